@@ -1,0 +1,103 @@
+//! Signing keys, what they sign and how they are named (format section 5).
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::Hash;
+
+/// The private half of a key. Its bytes are wiped when it is dropped.
+pub struct PrivateKey {
+    key: SigningKey,
+    key_id: String,
+}
+
+impl PrivateKey {
+    /// A key from its 32-byte seed (RFC 8032 section 5.1.5).
+    pub fn from_seed(seed: &Zeroizing<[u8; 32]>) -> Self {
+        let key = SigningKey::from_bytes(seed);
+        let key_id = key_id(key.verifying_key().as_bytes());
+        Self { key, key_id }
+    }
+
+    /// The short name of this key.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The public half.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.key.verifying_key().to_bytes()
+    }
+
+    /// Signs the last hash of a run.
+    pub fn sign_run(&self, hash: &Hash) -> [u8; 64] {
+        self.key.sign(&run_message(hash)).to_bytes()
+    }
+
+    /// Vouches for a successor.
+    pub fn endorse(&self, incarnation: Uuid, public_key: &[u8; 32]) -> [u8; 64] {
+        self.key.sign(&endorsement_message(incarnation, public_key)).to_bytes()
+    }
+}
+
+/// A public key that signatures can be checked against.
+#[derive(Clone, Debug)]
+pub struct PublicKey(VerifyingKey);
+
+impl PublicKey {
+    /// A key from its 32 bytes; none if they are no point on the curve.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let key = VerifyingKey::from_bytes(bytes.try_into().ok()?).ok()?;
+        Some(Self(key))
+    }
+
+    /// Whether `signature` is this key's over a run that ends in `hash`.
+    pub fn verify_run(&self, hash: &[u8], signature: &[u8]) -> bool {
+        <&Hash>::try_from(hash).is_ok_and(|hash| self.verify(&run_message(hash), signature))
+    }
+
+    /// Whether `signature` is this key's endorsement of `public_key`.
+    pub fn verify_endorsement(&self, incarnation: Uuid, public_key: &[u8], signature: &[u8]) -> bool {
+        <&[u8; 32]>::try_from(public_key)
+            .is_ok_and(|key| self.verify(&endorsement_message(incarnation, key), signature))
+    }
+
+    /// Strict Ed25519 verification of any message.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_slice(signature).is_ok_and(|s| self.0.verify_strict(message, &s).is_ok())
+    }
+}
+
+/// All of a key's name: 64 lower-case hex digits.
+pub fn fingerprint(public_key: &[u8]) -> String {
+    let mut message = b"pg_custody/key/v1\0".to_vec();
+    message.extend_from_slice(public_key);
+    hex(&<sha2::Sha256 as sha2::Digest>::digest(&message))
+}
+
+/// The first 16 digits of the fingerprint.
+pub fn key_id(public_key: &[u8]) -> String {
+    let mut name = fingerprint(public_key);
+    name.truncate(16);
+    name
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn run_message(hash: &Hash) -> Vec<u8> {
+    let mut message = b"pg_custody/run/v1\0".to_vec();
+    message.extend_from_slice(hash);
+    message
+}
+
+fn endorsement_message(incarnation: Uuid, public_key: &[u8; 32]) -> Vec<u8> {
+    let mut message = b"pg_custody/endorse/v1\0\x04\0\0\0\x10".to_vec();
+    message.extend_from_slice(incarnation.as_bytes());
+    message.extend_from_slice(b"\x01\0\0\0\x20");
+    message.extend_from_slice(public_key);
+    message
+}

@@ -1,0 +1,17 @@
+//! The bytes of the log: what is hashed, what is signed, how it is verified, and how a token is read.
+//!
+//! Nothing here knows PostgreSQL. `docs/format.md` is the specification; section numbers below are its own.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod encoding;
+pub mod entry;
+pub mod journal;
+pub mod json;
+pub mod key;
+pub mod redact;
+pub mod token;
+pub mod verify;
+
+/// A SHA-256 digest.
+pub type Hash = [u8; 32];

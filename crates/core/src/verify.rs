@@ -1,0 +1,457 @@
+//! Walking the chains (format section 8). One pass, in order, in memory that does not grow with the log.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::entry::{Entry, FORMAT, actor_digest, genesis, row_digest};
+use crate::key::{PublicKey, fingerprint, key_id};
+
+/// How far around an entry its true place is looked for.
+const REORDER_WINDOW: i64 = 1024;
+/// After so many misfits no further true place is looked for: they are reported as edited.
+const REORDER_SEARCHES: u32 = 1000;
+/// Findings beyond this many are counted, not kept.
+const MAX_FINDINGS: usize = 10_000;
+
+/// What is wrong with an entry, or with the place where one should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// The stored bytes are not those that were hashed.
+    Edited,
+    /// Entries are missing in the middle of a chain.
+    Deleted,
+    /// An entry stands after one that it was not chained to.
+    Inserted,
+    /// An entry stands in another's place.
+    Reordered,
+    /// A chain ends before a head that was kept says it does.
+    Truncated,
+    /// An entry is not the one that a kept head names.
+    Rewritten,
+    /// No signature covers the entry.
+    Unsigned,
+    /// The signature is not the key's.
+    BadSignature,
+    /// The key is unknown, belongs to another incarnation, or is not one the pinned key vouches for.
+    KeyNotValid,
+    /// A part is gone and no erasure accounts for it.
+    PayloadMissing,
+    /// Changes went unrecorded.
+    CaptureDisabled,
+    /// There is no entry at all.
+    Empty,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Edited => "edited",
+            Self::Deleted => "deleted",
+            Self::Inserted => "inserted",
+            Self::Reordered => "reordered",
+            Self::Truncated => "truncated",
+            Self::Rewritten => "rewritten",
+            Self::Unsigned => "unsigned",
+            Self::BadSignature => "bad_signature",
+            Self::KeyNotValid => "key_not_valid",
+            Self::PayloadMissing => "payload_missing",
+            Self::CaptureDisabled => "capture_disabled",
+            Self::Empty => "empty",
+        })
+    }
+}
+
+/// The name of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainId {
+    /// Whose life of the database.
+    pub incarnation: Uuid,
+    /// Whose rows.
+    pub tenant: String,
+    /// Which lane.
+    pub lane: i32,
+}
+
+/// A departure from the format, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was done.
+    pub verdict: Verdict,
+    /// Where; none for the log as a whole.
+    pub chain: Option<ChainId>,
+    /// Which entry.
+    pub seq: i64,
+    /// In words.
+    pub detail: String,
+}
+
+/// A public key as `custody.signing_key` or an export lists it.
+#[derive(Clone, Debug)]
+pub struct KeyRecord {
+    /// The name that entries use.
+    pub key_id: String,
+    /// The incarnation it may sign for.
+    pub incarnation: Uuid,
+    /// 32 bytes.
+    pub public_key: Vec<u8>,
+    /// The key that vouches for it, if any.
+    pub predecessor: Option<String>,
+    /// How it does.
+    pub endorsement: Option<Vec<u8>>,
+}
+
+/// The end of a chain as it was seen before.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Which chain.
+    pub chain: ChainId,
+    /// Its last entry then.
+    pub seq: i64,
+    /// That entry's hash.
+    pub hash: Vec<u8>,
+}
+
+/// What was checked.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Entries read.
+    pub entries: u64,
+    /// Entries of each incarnation.
+    pub by_incarnation: BTreeMap<Uuid, u64>,
+    /// Chains walked.
+    pub chains: u64,
+    /// Signatures that hold.
+    pub signatures: u64,
+    /// All findings, kept or not.
+    pub findings: u64,
+}
+
+/// The outcome of a walk.
+#[derive(Debug)]
+pub struct Report {
+    /// What was checked.
+    pub counts: Counts,
+    /// What was found, in the order of the walk.
+    pub findings: Vec<Finding>,
+}
+
+struct Key {
+    /// None if the bytes are no point of the curve: then nothing verifies.
+    public: Option<PublicKey>,
+    trusted: bool,
+}
+
+impl Key {
+    fn signed(&self, hash: &[u8], signature: &[u8]) -> bool {
+        self.trusted && self.public.as_ref().is_some_and(|public| public.verify_run(hash, signature))
+    }
+}
+
+struct Chain {
+    id: ChainId,
+    expected: i64,
+    prev: Vec<u8>,
+    before: Option<Before>,
+}
+
+/// What must be remembered of the entry before.
+struct Before {
+    seq: i64,
+    xid: u64,
+    signs_run: bool,
+    well_signed: bool,
+    own_hash_right: bool,
+}
+
+/// Takes entries sorted by chain and `seq`, and finds what is wrong with them.
+pub struct Verifier {
+    keys: HashMap<(Uuid, String), Vec<Key>>,
+    heads: HashMap<ChainId, Vec<(i64, Vec<u8>)>>,
+    chain: Option<Chain>,
+    counts: Counts,
+    findings: Vec<Finding>,
+    seen: HashSet<(Verdict, i64)>,
+    searches: u32,
+}
+
+impl Verifier {
+    /// A walk that knows these keys; trusts all of them, or, with a pin, those that the pinned one vouches for.
+    pub fn new(keys: &[KeyRecord], pin: Option<&str>, heads: Vec<Head>) -> Self {
+        let trusted = pin.map(|pin| vouched_for(keys, pin));
+        let mut known: HashMap<_, Vec<Key>> = HashMap::new();
+        for (i, record) in keys.iter().enumerate().filter(|(_, r)| well_named(r)) {
+            let public = PublicKey::from_bytes(&record.public_key);
+            let trusted = trusted.as_ref().is_none_or(|t| t.contains(&i));
+            known.entry((record.incarnation, record.key_id.clone())).or_default().push(Key { public, trusted });
+        }
+        let mut by_chain: HashMap<ChainId, Vec<(i64, Vec<u8>)>> = HashMap::new();
+        for head in heads {
+            by_chain.entry(head.chain).or_default().push((head.seq, head.hash));
+        }
+        Self {
+            keys: known,
+            heads: by_chain,
+            chain: None,
+            counts: Counts::default(),
+            findings: Vec::new(),
+            seen: HashSet::new(),
+            searches: 0,
+        }
+    }
+
+    /// Entries read so far.
+    pub fn progress(&self) -> u64 {
+        self.counts.entries
+    }
+
+    /// Checks the next entry.
+    pub fn entry(&mut self, e: &Entry<'_>) {
+        let same_chain = self.chain.as_ref().is_some_and(|c| {
+            c.id.lane == e.lane && c.id.incarnation == e.incarnation && c.id.tenant == e.tenant
+        });
+        if !same_chain {
+            self.end_chain();
+            let id = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
+            let prev = genesis(e.incarnation, e.tenant, e.lane).to_vec();
+            self.counts.chains += 1;
+            self.chain = Some(Chain { id, expected: 1, prev, before: None });
+        }
+        self.counts.entries += 1;
+        *self.counts.by_incarnation.entry(e.incarnation).or_default() += 1;
+
+        let Some(mut chain) = self.chain.take() else { return };
+        let in_place = e.seq == chain.expected;
+        if e.seq > chain.expected {
+            let detail = match e.seq - 1 - chain.expected {
+                0 => format!("entry {} is missing", chain.expected),
+                _ => format!("entries {} to {} are missing", chain.expected, e.seq - 1),
+            };
+            self.find(Verdict::Deleted, &chain.id, chain.expected, detail);
+        } else if e.seq < chain.expected {
+            let detail = format!("entry {} was to come here", chain.expected);
+            self.find(Verdict::Inserted, &chain.id, e.seq, detail);
+        }
+        self.row_part(&chain.id, e);
+        self.actor_part(&chain.id, e);
+        let own_hash_right = self.own_hash(&chain.id, e);
+        if in_place && own_hash_right {
+            self.link(&chain, e);
+        }
+        let well_signed = self.signature(&chain.id, e);
+        if let Some(before) = &chain.before
+            && in_place
+            && before.xid != e.xid
+            && !before.signs_run
+        {
+            let detail = format!("the run of transaction {} ends here without a signature", before.xid);
+            self.find(Verdict::Unsigned, &chain.id, before.seq, detail);
+        }
+        if e.op == "CAPTURE_OFF" {
+            self.find(Verdict::CaptureDisabled, &chain.id, e.seq, "changes went unrecorded from here on");
+        }
+        self.against_heads(&chain.id, e);
+
+        chain.prev.clear();
+        chain.prev.extend_from_slice(e.hash);
+        chain.expected = e.seq + 1;
+        chain.before = Some(Before {
+            seq: e.seq,
+            xid: e.xid,
+            signs_run: e.signs_run,
+            well_signed,
+            own_hash_right,
+        });
+        self.chain = Some(chain);
+    }
+
+    /// Ends the walk.
+    pub fn finish(mut self) -> Report {
+        self.end_chain();
+        let mut unseen: Vec<_> = std::mem::take(&mut self.heads).into_iter().collect();
+        unseen.sort();
+        for (chain, heads) in unseen {
+            let last = heads.iter().map(|h| h.0).max().unwrap_or(0);
+            let detail = format!("the whole chain is gone; a head kept from before says it reached entry {last}");
+            self.find(Verdict::Truncated, &chain, 1, detail);
+            self.seen.clear();
+        }
+        if self.counts.entries == 0 {
+            self.keep(Finding {
+                verdict: Verdict::Empty,
+                chain: None,
+                seq: 0,
+                detail: "there is no entry: nothing is proved".into(),
+            });
+        }
+        Report { counts: self.counts, findings: self.findings }
+    }
+
+    fn row_part(&mut self, chain: &ChainId, e: &Entry<'_>) {
+        let present = e.row_key.is_some() || e.old.is_some() || e.new.is_some();
+        match e.row_salt {
+            None if !present => {
+                self.find(Verdict::PayloadMissing, chain, e.seq, "its row part is gone and no erasure accounts for it");
+            }
+            Some(salt) if row_digest(salt, e.row_key, e.old, e.new) == e.row_digest => {}
+            _ => self.find(Verdict::Edited, chain, e.seq, "its row part (key, old, new) is not what was hashed"),
+        }
+    }
+
+    fn actor_part(&mut self, chain: &ChainId, e: &Entry<'_>) {
+        let right = if e.actor_seq == e.seq {
+            match (e.actor_salt, e.actor, e.actor_digest) {
+                (Some(salt), Some(actor), Some(digest)) => actor_digest(salt, actor) == digest,
+                (None, None, Some(_)) => {
+                    let detail = "its actor part is gone and no erasure accounts for it";
+                    return self.find(Verdict::PayloadMissing, chain, e.seq, detail);
+                }
+                _ => false,
+            }
+        } else {
+            let nothing_here = e.actor_salt.is_none() && e.actor.is_none() && e.actor_digest.is_none();
+            (1..e.seq).contains(&e.actor_seq) && nothing_here
+        };
+        if !right {
+            self.find(Verdict::Edited, chain, e.seq, "its actor part is not what was hashed");
+        }
+    }
+
+    fn own_hash(&mut self, chain: &ChainId, e: &Entry<'_>) -> bool {
+        if e.format == FORMAT && e.compute_hash() == e.hash {
+            return true;
+        }
+        match self.true_place(e) {
+            Some(place) => {
+                self.find(Verdict::Reordered, chain, e.seq, format!("what stands here was written as entry {place}"));
+            }
+            None => self.find(Verdict::Edited, chain, e.seq, "its hash is not that of what it says"),
+        }
+        false
+    }
+
+    fn true_place(&mut self, e: &Entry<'_>) -> Option<i64> {
+        if e.format != FORMAT || self.searches >= REORDER_SEARCHES {
+            return None;
+        }
+        self.searches += 1;
+        let lowest = e.seq.saturating_sub(REORDER_WINDOW);
+        (lowest..=e.seq.saturating_add(REORDER_WINDOW)).find(|&seq| {
+            let moved = Entry { seq, ..*e };
+            moved.compute_hash() == e.hash
+        })
+    }
+
+    fn link(&mut self, chain: &Chain, e: &Entry<'_>) {
+        if e.prev_hash == chain.prev {
+            return;
+        }
+        match &chain.before {
+            Some(before) if !before.own_hash_right => {}
+            Some(before) if !before.well_signed => {
+                let detail = format!("it is not the entry that {} was chained to", e.seq);
+                self.find(Verdict::Edited, &chain.id, before.seq, detail);
+            }
+            _ => self.find(Verdict::Inserted, &chain.id, e.seq, "it is not chained to the entry before it"),
+        }
+    }
+
+    fn signature(&mut self, chain: &ChainId, e: &Entry<'_>) -> bool {
+        if !e.signs_run {
+            if e.key_id.is_some() || e.signature.is_some() {
+                self.find(Verdict::Edited, chain, e.seq, "it carries a signature but was not written with one");
+            }
+            return false;
+        }
+        let (Some(key_id), Some(signature)) = (e.key_id, e.signature) else {
+            self.find(Verdict::Unsigned, chain, e.seq, "its signature was removed");
+            return false;
+        };
+        match self.keys.get(&(e.incarnation, key_id.to_owned())) {
+            None => {
+                let detail = format!("key {key_id} is not registered for this incarnation");
+                self.find(Verdict::KeyNotValid, chain, e.seq, detail);
+            }
+            Some(keys) if !keys.iter().any(|k| k.trusted) => {
+                let detail = format!("the pinned key does not vouch for key {key_id}");
+                self.find(Verdict::KeyNotValid, chain, e.seq, detail);
+            }
+            Some(keys) if !keys.iter().any(|k| k.signed(e.hash, signature)) => {
+                self.find(Verdict::BadSignature, chain, e.seq, format!("the signature is not one of key {key_id}"));
+            }
+            Some(_) => {
+                self.counts.signatures += 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn against_heads(&mut self, chain: &ChainId, e: &Entry<'_>) {
+        let other = self
+            .heads
+            .get(chain)
+            .is_some_and(|heads| heads.iter().any(|(seq, hash)| *seq == e.seq && hash != e.hash));
+        if other {
+            self.find(Verdict::Rewritten, chain, e.seq, "a head kept from before names another entry");
+        }
+    }
+
+    fn end_chain(&mut self) {
+        let Some(chain) = self.chain.take() else { return };
+        if let Some(before) = &chain.before
+            && !before.signs_run
+        {
+            self.find(Verdict::Unsigned, &chain.id, before.seq, "the chain ends here without a signature");
+        }
+        if let Some(heads) = self.heads.remove(&chain.id)
+            && let Some(last) = heads.iter().map(|h| h.0).max()
+            && last >= chain.expected
+        {
+            let detail = format!("the chain ends here; a head kept from before says it reached entry {last}");
+            self.find(Verdict::Truncated, &chain.id, chain.expected, detail);
+        }
+        self.seen.clear();
+    }
+
+    fn find(&mut self, verdict: Verdict, chain: &ChainId, seq: i64, detail: impl Into<String>) {
+        if self.seen.insert((verdict, seq)) {
+            self.keep(Finding { verdict, chain: Some(chain.clone()), seq, detail: detail.into() });
+        }
+    }
+
+    fn keep(&mut self, finding: Finding) {
+        self.counts.findings += 1;
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        }
+    }
+}
+
+fn well_named(record: &KeyRecord) -> bool {
+    record.public_key.len() == 32 && record.key_id == key_id(&record.public_key)
+}
+
+/// The records of the pinned key, and of all that it endorses, directly or through others; by their place in the list.
+fn vouched_for(keys: &[KeyRecord], pin: &str) -> HashSet<usize> {
+    let usable = || keys.iter().enumerate().filter(|(_, k)| well_named(k));
+    let mut trusted: HashSet<usize> = usable().filter(|(_, k)| fingerprint(&k.public_key) == pin).map(|(i, _)| i).collect();
+    loop {
+        let next: Vec<_> = usable()
+            .filter(|(i, _)| !trusted.contains(i))
+            .filter(|(_, k)| {
+                let Some(endorsement) = &k.endorsement else { return false };
+                usable()
+                    .filter(|(i, p)| trusted.contains(i) && Some(&p.key_id) == k.predecessor.as_ref())
+                    .filter_map(|(_, p)| PublicKey::from_bytes(&p.public_key))
+                    .any(|p| p.verify_endorsement(k.incarnation, &k.public_key, endorsement))
+            })
+            .map(|(i, _)| i)
+            .collect();
+        if next.is_empty() {
+            return trusted;
+        }
+        trusted.extend(next);
+    }
+}

@@ -1,0 +1,136 @@
+-- The record, and the registries that say what is done about it. Formats: docs/format.md.
+
+CREATE TABLE custody.incarnation (
+  id                uuid PRIMARY KEY,
+  parent            uuid,
+  started_at        timestamptz NOT NULL,
+  system_identifier bigint NOT NULL,
+  timeline          integer NOT NULL,
+  database_oid      oid NOT NULL,
+  database_name     text NOT NULL,
+  reason            text NOT NULL
+);
+COMMENT ON TABLE custody.incarnation IS 'Each life of this database: a restore, a copy or a promotion starts a new one, and never extends its parent''s chains';
+
+CREATE TABLE custody.instance (
+  only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  incarnation uuid NOT NULL
+);
+COMMENT ON TABLE custody.instance IS 'The incarnation that this database writes now. Never dumped: a restored database is another';
+
+CREATE TABLE custody.signing_key (
+  key_id      text COLLATE "C" NOT NULL,
+  incarnation uuid NOT NULL,
+  public_key  bytea NOT NULL CHECK (pg_catalog.length(public_key) = 32),
+  fingerprint text COLLATE "C" NOT NULL,
+  predecessor text COLLATE "C",
+  endorsement bytea,
+  created_at  timestamptz NOT NULL,
+  PRIMARY KEY (key_id, incarnation),
+  CHECK ((predecessor IS NULL) = (endorsement IS NULL))
+);
+COMMENT ON TABLE custody.signing_key IS 'Public halves of the Ed25519 keys (RFC 8032) that sign the log, and who vouches for each (docs/format.md, section 5)';
+COMMENT ON COLUMN custody.signing_key.fingerprint IS 'Keep this outside the database and give it to custody.verify(pin)';
+
+CREATE TABLE custody.entry (
+  seq          bigint NOT NULL,
+  lsn          pg_lsn NOT NULL,
+  at           timestamptz NOT NULL,
+  xid          xid8 NOT NULL,
+  actor_seq    bigint NOT NULL,
+  ordinal      integer NOT NULL,
+  lane         integer NOT NULL,
+  format       smallint NOT NULL,
+  signs_run    boolean NOT NULL,
+  incarnation  uuid NOT NULL,
+  move_id      uuid,
+  tenant       text COLLATE "C" NOT NULL,
+  op           text COLLATE "C" NOT NULL,
+  schema_name  text COLLATE "C",
+  table_name   text COLLATE "C",
+  login_role   text COLLATE "C" NOT NULL,
+  acting_role  text COLLATE "C" NOT NULL,
+  key_id       text COLLATE "C",
+  actor_salt   bytea,
+  actor        text COLLATE "C",
+  row_salt     bytea,
+  row_key      text COLLATE "C",
+  old          text COLLATE "C",
+  new          text COLLATE "C",
+  actor_digest bytea,
+  row_digest   bytea NOT NULL,
+  prev_hash    bytea NOT NULL,
+  hash         bytea NOT NULL,
+  signature    bytea,
+  PRIMARY KEY (tenant, incarnation, lane, seq)
+);
+COMMENT ON TABLE custody.entry IS 'The record itself: every column is hashed as docs/format.md says. Append-only for everyone. Read custody.log';
+-- One row's history. A hash index, because a key as JSON text may be longer than a btree allows.
+CREATE INDEX entry_row_key ON custody.entry USING hash (row_key) WHERE row_key IS NOT NULL;
+
+CREATE TABLE custody.tenants (
+  id         text COLLATE "C" PRIMARY KEY CHECK (id <> ''),
+  name       text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE custody.tenants IS 'The organisations whose rows are kept apart, by the id that is in their tenant columns';
+
+CREATE TABLE custody.registered_table (
+  target        regclass PRIMARY KEY,
+  kind          text NOT NULL CHECK (kind IN ('protected', 'shared')),
+  tenant_column name,
+  reason        text,
+  undo          text[] NOT NULL DEFAULT '{}',
+  registered_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  CHECK ((kind = 'protected') = (tenant_column IS NOT NULL)),
+  CHECK (kind <> 'shared' OR reason <> '')
+);
+COMMENT ON TABLE custody.registered_table IS 'Which tables custody.protect and custody.register_shared answer for';
+COMMENT ON COLUMN custody.registered_table.undo IS 'The statements, in order, with which custody.unprotect takes back exactly what was done';
+
+CREATE TABLE custody.audited_table (
+  target     regclass PRIMARY KEY,
+  exclude    name[] NOT NULL,
+  redact     name[] NOT NULL,
+  audited_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE custody.audited_table IS 'Which tables are audited, and which of their columns are left out of the images or stored as a keyed digest';
+
+CREATE TABLE custody.role_binding (
+  role   regrole PRIMARY KEY,
+  tenant text COLLATE "C" NOT NULL CHECK (tenant <> '')
+);
+COMMENT ON TABLE custody.role_binding IS 'Login roles that act for one tenant, by session_user';
+
+CREATE TABLE custody.assume_grant (
+  role   regrole,
+  tenant text COLLATE "C" CHECK (tenant <> ''),
+  PRIMARY KEY (role, tenant)
+);
+COMMENT ON TABLE custody.assume_grant IS 'Roles whose sessions may call custody.assume_tenant, and for which tenants';
+
+CREATE TABLE custody.token_key (
+  kid          text COLLATE "C" PRIMARY KEY CHECK (kid <> ''),
+  algorithm    text NOT NULL CHECK (algorithm = 'EdDSA'),
+  public_key   bytea NOT NULL CHECK (pg_catalog.length(public_key) = 32),
+  audience     text NOT NULL CHECK (audience <> ''),
+  tenant_claim text NOT NULL CHECK (tenant_claim <> ''),
+  not_before   timestamptz NOT NULL,
+  not_after    timestamptz,
+  CHECK (not_after > not_before)
+);
+COMMENT ON TABLE custody.token_key IS 'Keys that custody.authenticate accepts tokens of, by the kid in the token''s header';
+
+CREATE TABLE custody.token_revocation (
+  subject        text COLLATE "C" PRIMARY KEY CHECK (subject <> ''),
+  revoked_before timestamptz NOT NULL
+);
+COMMENT ON TABLE custody.token_revocation IS 'Subjects whose tokens issued up to a moment are refused';
+
+-- custody.instance is left out on purpose: a restored database is not the one that was dumped.
+SELECT pg_catalog.pg_extension_config_dump(t::pg_catalog.regclass, '')
+FROM pg_catalog.unnest(ARRAY['custody.incarnation', 'custody.signing_key', 'custody.entry', 'custody.tenants', 'custody.registered_table',
+  'custody.audited_table', 'custody.role_binding', 'custody.assume_grant', 'custody.token_key', 'custody.token_revocation']) AS t;
+
+GRANT SELECT ON custody.incarnation, custody.instance, custody.signing_key, custody.entry, custody.tenants, custody.registered_table,
+  custody.audited_table, custody.role_binding, custody.assume_grant, custody.token_key, custody.token_revocation TO custody_auditor;

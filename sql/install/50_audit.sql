@@ -1,0 +1,105 @@
+-- Capture, and reading what was captured.
+
+CREATE FUNCTION custody.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'custody_capture';
+COMMENT ON FUNCTION custody.capture() IS 'Row trigger of audited tables: writes the entry or fails the change. Refuses tables that are not registered (UC030)';
+CREATE FUNCTION custody.capture_truncate() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'custody_capture_truncate';
+COMMENT ON FUNCTION custody.capture_truncate() IS 'Statement trigger of audited tables: records every row that TRUNCATE removes, and the TRUNCATE';
+CREATE FUNCTION custody.append_only() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'custody_append_only';
+COMMENT ON FUNCTION custody.append_only() IS 'Trigger of custody.entry: refuses every change (UC031) but the restoring of another incarnation''s entries';
+
+-- The names sort before a user's, so that a trigger of his that changes the row again is recorded after the change itself.
+CREATE TRIGGER "!custody_append_only" BEFORE UPDATE OR DELETE OR TRUNCATE ON custody.entry FOR EACH STATEMENT EXECUTE FUNCTION custody.append_only();
+CREATE TRIGGER "!custody_foreign_only" BEFORE INSERT ON custody.entry FOR EACH ROW EXECUTE FUNCTION custody.append_only();
+ALTER TABLE custody.entry ENABLE ALWAYS TRIGGER "!custody_append_only", ENABLE ALWAYS TRIGGER "!custody_foreign_only";
+
+ALTER TABLE custody.entry ENABLE ROW LEVEL SECURITY;
+CREATE POLICY auditor ON custody.entry FOR SELECT TO custody_auditor USING (true);
+CREATE POLICY tenant ON custody.entry FOR SELECT TO custody_app USING (tenant = custody.tenant());
+GRANT SELECT ON custody.entry TO custody_app;
+
+CREATE VIEW custody.log WITH (security_invoker = on) AS
+SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.table_name,
+       e.row_key::jsonb AS row_key,
+       CASE WHEN e.op = 'UPDATE' THEN e.new::jsonb || e.old::jsonb ELSE e.old::jsonb END AS old,
+       e.new::jsonb AS new,
+       CASE WHEN e.op = 'UPDATE' THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(e.old::jsonb)) END AS changed,
+       e.login_role, e.acting_role,
+       a.actor::jsonb ->> 'subject' AS subject,
+       a.actor::jsonb -> 'claims' AS claims,
+       (a.actor::jsonb ->> 'client_addr')::inet AS client_addr,
+       a.actor::jsonb ->> 'application_name' AS application_name,
+       a.actor::jsonb ->> 'request_id' AS request_id,
+       e.xid, e.lsn, e.ordinal, e.move_id, e.hash,
+       (SELECT s.seq FROM custody.entry s
+        WHERE s.tenant = e.tenant AND s.incarnation = e.incarnation AND s.lane = e.lane AND s.seq >= e.seq AND s.signs_run
+        ORDER BY s.seq LIMIT 1) AS signed_at
+FROM custody.entry e
+JOIN custody.entry a ON a.tenant = e.tenant AND a.incarnation = e.incarnation AND a.lane = e.lane AND a.seq = e.actor_seq;
+COMMENT ON VIEW custody.log IS 'The log as people read it: a tenant sees its own entries, an auditor all. Order one row''s by (incarnation, lsn, ordinal)';
+COMMENT ON COLUMN custody.log.at IS 'Wall clock at capture: advisory. The order is (incarnation, lsn, ordinal)';
+COMMENT ON COLUMN custody.log.old IS 'The row before; out-of-line values that an UPDATE did not touch are in neither image';
+COMMENT ON COLUMN custody.log.changed IS 'For an UPDATE, the columns whose value changed';
+COMMENT ON COLUMN custody.log.acting_role IS 'current_user: differs from login_role in definer functions and cascades';
+COMMENT ON COLUMN custody.log.signed_at IS 'seq of the entry of this chain whose signature covers this one; NULL means unsigned';
+GRANT SELECT ON custody.log TO custody_app, custody_auditor;
+
+CREATE FUNCTION custody.row_key(target regclass, key jsonb) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT '{' || string_agg(to_json(a.attname)::text || ':' || coalesce((key -> a.attname::text)::text, 'null'), ',' ORDER BY k.place) || '}'
+  FROM pg_index i
+  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  WHERE i.indrelid = target AND i.indisprimary AND k.place <= i.indnkeyatts
+$$;
+COMMENT ON FUNCTION custody.row_key(regclass, jsonb) IS 'A primary key as the log writes it; values as the log renders them (uuids in lower case, dates in ISO)';
+
+CREATE FUNCTION custody.history(target regclass, key jsonb) RETURNS SETOF custody.log LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT l.*
+  FROM custody.entry e
+  JOIN custody.log l USING (tenant, incarnation, lane, seq)
+  JOIN custody.incarnation i ON i.id = e.incarnation
+  JOIN pg_class c ON c.oid = target
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE e.row_key = custody.row_key(target, key) AND e.schema_name = n.nspname AND e.table_name = c.relname
+  ORDER BY i.started_at, i.id, e.lsn, e.ordinal
+$$;
+COMMENT ON FUNCTION custody.history(regclass, jsonb) IS 'One row''s life, in order, by its primary key: SELECT * FROM custody.history(''patients'', ''{"organization_id": "a", "id": 1}'')';
+GRANT SELECT (id, started_at) ON custody.incarnation TO custody_app;
+
+CREATE FUNCTION custody.audit(target regclass, exclude name[] DEFAULT '{}', redact name[] DEFAULT '{}') RETURNS void
+LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_audit';
+COMMENT ON FUNCTION custody.audit(regclass, name[], name[]) IS 'Records every change of the table''s rows from now on, in partitions too. exclude: columns left out; redact: columns stored as a keyed digest. Refuses what it cannot record (UC032)';
+CREATE FUNCTION custody.unaudit(target regclass) RETURNS void
+LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_unaudit';
+COMMENT ON FUNCTION custody.unaudit(regclass) IS 'Stops recording the table; what was recorded stays. Errors: UC033 not audited';
+
+-- What should be there and is not: an audited table, or a partition of one, whose capture triggers are not as custody.audit
+-- made them. Read by custody.verify() and compared after every DDL command.
+CREATE VIEW custody.capture_gap AS
+WITH member AS (
+  SELECT a.target AS root, coalesce(p.relid, a.target) AS relid
+  FROM custody.audited_table a LEFT JOIN LATERAL pg_catalog.pg_partition_tree(a.target) p ON true
+)
+SELECT m.root, m.relid, w.name AS trigger_name,
+       CASE WHEN t.oid IS NULL THEN 'missing' WHEN t.tgenabled <> 'A' THEN 'not enabled always' ELSE 'altered' END AS problem
+FROM member m
+JOIN pg_catalog.pg_class c ON c.oid = m.relid
+CROSS JOIN (VALUES ('!custody_capture', 'custody.capture()'::pg_catalog.regprocedure, 29, 'rp'),
+                   ('!custody_truncate', 'custody.capture_truncate()'::pg_catalog.regprocedure, 34, 'r')) AS w (name, function, type, kinds)
+LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = m.relid AND t.tgname = w.name
+WHERE pg_catalog.strpos(w.kinds, c.relkind::text) > 0
+  AND (t.oid IS NULL OR t.tgenabled <> 'A' OR t.tgfoid <> w.function OR t.tgtype <> w.type OR t.tgqual IS NOT NULL);
+COMMENT ON VIEW custody.capture_gap IS 'Audited tables and partitions whose capture triggers are missing, altered or not ENABLE ALWAYS';
+
+CREATE VIEW custody.guard_gap AS
+SELECT w.name AS object, CASE WHEN w.enabled IS NULL THEN 'missing' ELSE 'not enabled always' END AS problem
+FROM (
+  SELECT n.name, (SELECT t.tgenabled FROM pg_catalog.pg_trigger t WHERE t.tgrelid = 'custody.entry'::pg_catalog.regclass AND t.tgname = n.name
+                  AND t.tgfoid = 'custody.append_only()'::pg_catalog.regprocedure) AS enabled
+  FROM (VALUES ('!custody_append_only'), ('!custody_foreign_only')) AS n (name)
+  UNION ALL
+  SELECT n.name, (SELECT t.evtenabled FROM pg_catalog.pg_event_trigger t WHERE t.evtname = n.name)
+  FROM (VALUES ('custody_ddl'), ('custody_drop')) AS n (name)
+) AS w
+WHERE w.enabled IS DISTINCT FROM 'A';
+COMMENT ON VIEW custody.guard_gap IS 'Triggers that keep the log append-only, and event triggers that record DDL, which are missing or not ENABLE ALWAYS';
+GRANT SELECT ON custody.capture_gap, custody.guard_gap TO custody_auditor;

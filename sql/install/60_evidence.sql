@@ -1,0 +1,40 @@
+-- Verification, and what is kept outside the database for it.
+
+CREATE FUNCTION custody.heads() RETURNS TABLE (incarnation uuid, tenant text, lane integer, seq bigint, hash text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT DISTINCT ON (e.tenant, e.incarnation, e.lane) e.incarnation, e.tenant, e.lane, e.seq, encode(e.hash, 'hex')
+  FROM custody.entry e ORDER BY e.tenant, e.incarnation, e.lane, e.seq DESC
+$$;
+COMMENT ON FUNCTION custody.heads() IS 'The end of every chain. Keep SELECT jsonb_agg(h) FROM custody.heads() h outside the database: held against it, custody.verify(heads) finds a chain that was cut short or rewritten';
+
+CREATE FUNCTION custody.export_log(tenant text DEFAULT NULL) RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT json_build_object('record', 'key', 'key_id', k.key_id, 'incarnation', k.incarnation, 'public_key', encode(k.public_key, 'hex'),
+           'fingerprint', k.fingerprint, 'predecessor', k.predecessor, 'endorsement', encode(k.endorsement, 'hex'))::text
+  FROM (SELECT * FROM custody.signing_key ORDER BY created_at, key_id) k
+  UNION ALL
+  SELECT json_build_object('record', 'entry', 'incarnation', e.incarnation, 'tenant', e.tenant, 'lane', e.lane, 'seq', e.seq, 'format', e.format,
+           'lsn', e.lsn - '0/0'::pg_lsn, 'ordinal', e.ordinal, 'at', (extract(epoch FROM e.at) * 1000000)::bigint, 'xid', e.xid::text::bigint,
+           'op', e.op, 'schema_name', e.schema_name, 'table_name', e.table_name, 'login_role', e.login_role, 'acting_role', e.acting_role,
+           'move_id', e.move_id, 'actor_seq', e.actor_seq, 'signs_run', e.signs_run, 'key_id', e.key_id,
+           'actor_salt', encode(e.actor_salt, 'hex'), 'actor', e.actor, 'row_salt', encode(e.row_salt, 'hex'),
+           'row_key', e.row_key, 'old', e.old, 'new', e.new,
+           'actor_digest', encode(e.actor_digest, 'hex'), 'row_digest', encode(e.row_digest, 'hex'),
+           'prev_hash', encode(e.prev_hash, 'hex'), 'hash', encode(e.hash, 'hex'), 'signature', encode(e.signature, 'hex'))::text
+  FROM (SELECT * FROM custody.entry WHERE export_log.tenant IS NULL OR entry.tenant = export_log.tenant
+        ORDER BY entry.tenant, entry.incarnation, entry.lane, entry.seq) e
+$$;
+COMMENT ON FUNCTION custody.export_log(text) IS 'The log, or one tenant''s chains, as JSON Lines (docs/format.md, section 7), to be verified without this database: \copy (SELECT custody.export_log()) TO ''log.jsonl'' needs psql''s \copy with (FORMAT csv, QUOTE e''\x01'', DELIMITER e''\x02'')';
+
+CREATE FUNCTION custody.verify(pin text DEFAULT NULL, heads jsonb DEFAULT NULL, tenant text DEFAULT NULL)
+RETURNS TABLE (verdict text, incarnation uuid, tenant text, lane integer, seq bigint, detail text)
+LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'custody_verify';
+COMMENT ON FUNCTION custody.verify(text, jsonb, text) IS 'Walks the chains. The first row is the summary: valid, invalid or empty, and what was checked; each further row is one finding. pin: the fingerprint of a key that you trust. heads: custody.heads() as kept from before. tenant: only its chains. Verdicts: docs/format.md, section 8';
+
+CREATE FUNCTION custody.assert_verified(pin text DEFAULT NULL, heads jsonb DEFAULT NULL) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'custody_assert_verified';
+COMMENT ON FUNCTION custody.assert_verified(text, jsonb) IS 'custody.verify() for a script: returns the summary, or raises UC050 with the findings';
+
+CREATE FUNCTION custody.new_incarnation(reason text) RETURNS uuid
+LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_new_incarnation';
+COMMENT ON FUNCTION custody.new_incarnation(text) IS 'Starts a new life of this database, with a key of its own that the old one vouches for. For a copy that cannot be noticed (a cold clone of the disk); promotions and template copies start one by themselves at their first entry';
