@@ -1,2 +1,24 @@
-use pgrx::prelude::*;
-::pgrx::pg_module_magic!();
+//! pg_custody: tenant isolation, and an append-only, hash-chained, signed audit log, in PostgreSQL.
+//!
+//! Rooms: `tenant` (for whom a transaction acts, and the tables that are kept apart), `audit` (what is recorded, and how it
+//! gets into the log), `verify` (whether the log is whole), `pg` (all that is unsafe). The bytes are made in `crates/core`.
+#![deny(ffi_unwind_calls, clippy::unwrap_used, clippy::expect_used)]
+#![allow(ffi_unwind_calls)]
+
+mod audit;
+mod error;
+mod pg;
+mod settings;
+mod tenant;
+mod verify;
+
+pgrx::pg_module_magic!();
+
+/// What PostgreSQL calls when it loads the library.
+#[allow(non_snake_case)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::context_setting::define();
+    pg::xact::register();
+    pg::hooks::install();
+}

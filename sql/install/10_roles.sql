@@ -3,7 +3,7 @@
 DO $$
 DECLARE
   wanted text;
-  found pg_catalog.pg_roles;
+  existing pg_catalog.pg_roles;
 BEGIN
   IF pg_catalog.current_setting('server_encoding') <> 'UTF8' THEN
     RAISE EXCEPTION USING ERRCODE = 'UC010',
@@ -12,12 +12,12 @@ BEGIN
       HINT = 'Create the database with ENCODING ''UTF8''.';
   END IF;
   FOREACH wanted IN ARRAY ARRAY['custody_app', 'custody_auditor', 'custody_admin'] LOOP
-    SELECT * INTO found FROM pg_catalog.pg_roles WHERE rolname = wanted;
+    SELECT * INTO existing FROM pg_catalog.pg_roles WHERE rolname = wanted;
     IF NOT FOUND THEN
       EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', wanted);
-    ELSIF found.rolcanlogin OR found.rolsuper OR found.rolbypassrls OR found.rolcreaterole OR found.rolcreatedb OR found.rolreplication
+    ELSIF existing.rolcanlogin OR existing.rolsuper OR existing.rolbypassrls OR existing.rolcreaterole OR existing.rolcreatedb OR existing.rolreplication
        OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
-                  WHERE m.member = found.oid AND NOT (wanted = 'custody_admin' AND g.rolname = 'custody_auditor')) THEN
+                  WHERE m.member = existing.oid AND NOT (wanted = 'custody_admin' AND g.rolname = 'custody_auditor')) THEN
       RAISE EXCEPTION USING ERRCODE = 'UC011',
         MESSAGE = pg_catalog.format('role "%s" exists and can do more than pg_custody allows', wanted),
         DETAIL = 'It must have none of LOGIN, SUPERUSER, BYPASSRLS, CREATEROLE, CREATEDB and REPLICATION, and be a member of no other role.',

@@ -14,9 +14,10 @@ COMMENT ON TABLE custody.incarnation IS 'Each life of this database: a restore, 
 
 CREATE TABLE custody.instance (
   only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-  incarnation uuid NOT NULL
+  incarnation uuid NOT NULL,
+  guarded     boolean NOT NULL DEFAULT true
 );
-COMMENT ON TABLE custody.instance IS 'The incarnation that this database writes now. Never dumped: a restored database is another';
+COMMENT ON TABLE custody.instance IS 'The incarnation that this database writes now, and whether the log was guarded after the last DDL command. Never dumped: a restored database is another';
 
 CREATE TABLE custody.signing_key (
   key_id      text COLLATE "C" NOT NULL,
@@ -92,6 +93,7 @@ CREATE TABLE custody.audited_table (
   target     regclass PRIMARY KEY,
   exclude    name[] NOT NULL,
   redact     name[] NOT NULL,
+  capturing  boolean NOT NULL DEFAULT true,
   audited_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE custody.audited_table IS 'Which tables are audited, and which of their columns are left out of the images or stored as a keyed digest';
@@ -100,6 +102,7 @@ CREATE TABLE custody.role_binding (
   role   regrole PRIMARY KEY,
   tenant text COLLATE "C" NOT NULL CHECK (tenant <> '')
 );
+COMMENT ON COLUMN custody.audited_table.capturing IS 'Whether every capture trigger was in force after the last DDL command';
 COMMENT ON TABLE custody.role_binding IS 'Login roles that act for one tenant, by session_user';
 
 CREATE TABLE custody.assume_grant (
@@ -128,9 +131,16 @@ CREATE TABLE custody.token_revocation (
 COMMENT ON TABLE custody.token_revocation IS 'Subjects whose tokens issued up to a moment are refused';
 
 -- custody.instance is left out on purpose: a restored database is not the one that was dumped.
-SELECT pg_catalog.pg_extension_config_dump(t::pg_catalog.regclass, '')
-FROM pg_catalog.unnest(ARRAY['custody.incarnation', 'custody.signing_key', 'custody.entry', 'custody.tenants', 'custody.registered_table',
-  'custody.audited_table', 'custody.role_binding', 'custody.assume_grant', 'custody.token_key', 'custody.token_revocation']) AS t;
+SELECT pg_catalog.pg_extension_config_dump('custody.incarnation', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.signing_key', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.entry', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.tenants', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.registered_table', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.audited_table', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.role_binding', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.assume_grant', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.token_key', '');
+SELECT pg_catalog.pg_extension_config_dump('custody.token_revocation', '');
 
 GRANT SELECT ON custody.incarnation, custody.instance, custody.signing_key, custody.entry, custody.tenants, custody.registered_table,
   custody.audited_table, custody.role_binding, custody.assume_grant, custody.token_key, custody.token_revocation TO custody_auditor;

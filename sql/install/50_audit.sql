@@ -25,7 +25,7 @@ SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.tabl
        CASE WHEN e.op = 'UPDATE' THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(e.old::jsonb)) END AS changed,
        e.login_role, e.acting_role,
        a.actor::jsonb ->> 'subject' AS subject,
-       a.actor::jsonb -> 'claims' AS claims,
+       nullif(a.actor::jsonb -> 'claims', 'null') AS claims,
        (a.actor::jsonb ->> 'client_addr')::inet AS client_addr,
        a.actor::jsonb ->> 'application_name' AS application_name,
        a.actor::jsonb ->> 'request_id' AS request_id,
@@ -66,7 +66,7 @@ COMMENT ON FUNCTION custody.history(regclass, jsonb) IS 'One row''s life, in ord
 GRANT SELECT (id, started_at) ON custody.incarnation TO custody_app;
 
 CREATE FUNCTION custody.audit(target regclass, exclude name[] DEFAULT '{}', redact name[] DEFAULT '{}') RETURNS void
-LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_audit';
+LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_audit';
 COMMENT ON FUNCTION custody.audit(regclass, name[], name[]) IS 'Records every change of the table''s rows from now on, in partitions too. exclude: columns left out; redact: columns stored as a keyed digest. Refuses what it cannot record (UC032)';
 CREATE FUNCTION custody.unaudit(target regclass) RETURNS void
 LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_unaudit';

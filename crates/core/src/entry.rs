@@ -17,7 +17,7 @@ pub const SALT_LENGTH: usize = 16;
 pub struct Entry<'a> {
     pub incarnation: Uuid,
     pub tenant: &'a str,
-    pub lane: i32,
+    pub lane: i64,
     pub seq: i64,
     pub format: i16,
     pub lsn: u64,
@@ -47,11 +47,11 @@ pub struct Entry<'a> {
 }
 
 /// The hash that entry 1 of a chain is linked to.
-pub fn genesis(incarnation: Uuid, tenant: &str, lane: i32) -> Hash {
+pub fn genesis(incarnation: Uuid, tenant: &str, lane: i64) -> Hash {
     FieldHasher::new("pg_custody/genesis/v1")
         .uuid(Some(incarnation))
         .text(Some(tenant))
-        .integer(i64::from(lane))
+        .integer(lane)
         .finish()
 }
 
@@ -72,7 +72,7 @@ impl Entry<'_> {
             .bytes(Some(self.prev_hash))
             .uuid(Some(self.incarnation))
             .text(Some(self.tenant))
-            .integer(i64::from(self.lane))
+            .integer(self.lane)
             .integer(self.seq)
             .integer(self.lsn as i64)
             .integer(self.ordinal)

@@ -87,13 +87,13 @@ pub struct Row<'a> {
     item: &'a Item,
     sealed: &'a Sealed,
     incarnation: Uuid,
-    lane: i32,
+    lane: i64,
     key_id: &'a str,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
     /// The entry, as it is to be stored.
-    pub fn entry(&self) -> Entry<'_> {
+    pub fn entry(&self) -> Entry<'a> {
         let Item { fact, .. } = self.item;
         let carries_actor = self.item.actor_seq == self.item.seq;
         Entry {
@@ -142,7 +142,7 @@ pub enum Which {
 /// The entries of one transaction, on one lane.
 pub struct Journal {
     incarnation: Uuid,
-    lane: i32,
+    lane: i64,
     chains: Vec<Chain>,
     by_tenant: HashMap<Rc<str>, usize>,
     items: Vec<Item>,
@@ -154,7 +154,7 @@ pub struct Journal {
 
 impl Journal {
     /// A transaction that holds `lane`.
-    pub fn new(incarnation: Uuid, lane: i32) -> Self {
+    pub fn new(incarnation: Uuid, lane: i64) -> Self {
         Self {
             incarnation,
             lane,
@@ -173,7 +173,7 @@ impl Journal {
     }
 
     /// The lane that the transaction holds.
-    pub fn lane(&self) -> i32 {
+    pub fn lane(&self) -> i64 {
         self.lane
     }
 

@@ -71,7 +71,7 @@ pub struct ChainId {
     /// Whose rows.
     pub tenant: String,
     /// Which lane.
-    pub lane: i32,
+    pub lane: i64,
 }
 
 /// A departure from the format, and where.

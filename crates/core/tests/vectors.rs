@@ -43,7 +43,7 @@ fn with_entry<T>(v: &Value, f: impl FnOnce(&Entry<'_>) -> T) -> T {
     f(&Entry {
         incarnation: uuid(v, "incarnation").unwrap(),
         tenant: text(v, "tenant").unwrap(),
-        lane: integer(v, "lane") as i32,
+        lane: integer(v, "lane"),
         seq: integer(v, "seq"),
         format: integer(v, "format") as i16,
         lsn: integer(v, "lsn") as u64,
@@ -97,7 +97,7 @@ fn known_answers() {
         }
     }
     for v in all["genesis"].as_array().unwrap() {
-        let hash = genesis(uuid(v, "incarnation").unwrap(), text(v, "tenant").unwrap(), integer(v, "lane") as i32);
+        let hash = genesis(uuid(v, "incarnation").unwrap(), text(v, "tenant").unwrap(), integer(v, "lane"));
         assert_eq!(Some(&*hex(&hash)), text(v, "hash"));
     }
     for v in all["row_digests"].as_array().unwrap() {
@@ -166,7 +166,7 @@ fn every_tampered_export_is_found_and_named() {
                         chain: ChainId {
                             incarnation: uuid(h, "incarnation").unwrap(),
                             tenant: text(h, "tenant").unwrap().into(),
-                            lane: integer(h, "lane") as i32,
+                            lane: integer(h, "lane"),
                         },
                         seq: integer(h, "seq"),
                         hash: bytes(h, "hash").unwrap(),
@@ -178,7 +178,7 @@ fn every_tampered_export_is_found_and_named() {
                 .findings
                 .into_iter()
                 .map(|f| {
-                    let chain = f.chain.map(|c| (c.incarnation.to_string(), c.tenant, i64::from(c.lane)));
+                    let chain = f.chain.map(|c| (c.incarnation.to_string(), c.tenant, c.lane));
                     (f.verdict.to_string(), chain, f.seq)
                 })
                 .collect();

@@ -1,0 +1,90 @@
+# pg_custody. The two commands for a newcomer are `make demo` and `make test`; `make && make install` for who only installs.
+
+VERSION   := 0.1.0
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
+PROFILE   := release
+TARGET    := $(CURDIR)/target
+LIBRARY   := $(TARGET)/$(PROFILE)/libpg_custody.so
+SCRIPT    := $(TARGET)/pg_custody--$(VERSION).sql
+# A private copy of the PostgreSQL installation, with pg_custody in it: demo and tests touch nothing of the system's.
+STAGE     := $(TARGET)/stage
+STAGED    := $(STAGE)/.staged
+SABOTAGED := $(TARGET)/sabotage/release/libpg_custody.so
+SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
+
+.DELETE_ON_ERROR:
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-db lint fmt stage clean help
+
+all: $(LIBRARY) $(SCRIPT) ## build the library and the install script
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# What building needs; says what it installs, and does nothing if all is there.
+.deps:
+	@tools/prerequisites "$(PG_CONFIG)"
+
+.PHONY: .deps
+
+$(LIBRARY): $(SOURCES) | .deps
+	@echo "==> building the library for $$($(PG_CONFIG) --version) (the first time takes a few minutes)"
+	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo build --release --package pg_custody
+	@touch $@
+
+$(SABOTAGED): $(SOURCES) | .deps
+	@echo "==> building the sabotaged library, which the tests must see through"
+	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo build --release --package pg_custody --features sabotage --target-dir $(TARGET)/sabotage
+	@touch $@
+
+$(SCRIPT): $(wildcard sql/install/*.sql) Makefile
+	@mkdir -p $(TARGET)
+	@{ printf '%s\n' '\echo Use "CREATE EXTENSION pg_custody" to load this file. \quit'; cat $(sort $(filter %.sql,$^)); } > $@
+
+install: all put ## install into the PostgreSQL that PG_CONFIG names
+
+put:
+	install -d "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension"
+	install -m 755 $(LIBRARY) "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/pg_custody.so"
+	install -m 644 pg_custody.control $(SCRIPT) "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"
+
+uninstall: ## take it out again
+	rm -f "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/pg_custody.so" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"pg_custody{.control,--*.sql}
+
+stage: $(STAGED) ## a private PostgreSQL under target/stage with pg_custody in it
+$(STAGED): $(LIBRARY) $(SCRIPT) pg_custody.control tools/stage
+	@tools/stage "$(PG_CONFIG)" "$(STAGE)"
+	@$(MAKE) --no-print-directory -s put PG_CONFIG="$$(cat $(STAGE)/pg_config)"
+	@touch $@
+
+demo: $(STAGED) ## the whole story, on a private cluster
+	@cargo build --release --quiet --package custody-demo
+	@$(TARGET)/release/custody-demo run --stage $(STAGE) $(if $(DATA),--data $(DATA))
+
+psql: ## open psql on the demo's database
+	@$(TARGET)/release/custody-demo psql --stage $(STAGE)
+
+stop: ## stop the demo's cluster
+	@$(TARGET)/release/custody-demo stop --stage $(STAGE)
+
+test: test-core test-checker test-db ## everything: pure core, independent checker, in the database and over the wire
+
+test-core: | .deps ## the pure core, in seconds
+	cargo test --package custody-core
+
+test-checker: | .deps ## the independent checker, in Python
+	tools/python -m unittest discover --start-directory tests/checker
+
+test-db: $(STAGED) $(SABOTAGED) ## in the database and over the wire, on private clusters
+	cargo build --release --package custody-demo
+	CUSTODY_STAGE=$(STAGE) CUSTODY_SABOTAGED=$(SABOTAGED) CUSTODY_PYTHON=$(CURDIR)/tools/python \
+	  cargo test --release --package custody-tests -- --test-threads=2
+
+lint: | .deps ## format and clippy, warnings denied
+	cargo fmt --all --check
+	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo clippy --workspace --all-targets --release -- -D warnings
+
+fmt:
+	cargo fmt --all
+
+clean: ## remove what was built
+	cargo clean

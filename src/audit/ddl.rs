@@ -1,0 +1,161 @@
+//! After every DDL command: what it did to audited tables, whether capture still stands, and whether the log is still guarded.
+
+use std::cell::Cell;
+
+
+use custody_core::json;
+
+use crate::audit::register;
+use crate::audit::transaction::{self, Record};
+use crate::error::Result;
+use crate::pg::call::{Oid, VOID};
+use crate::pg::{scan, session, spi};
+use crate::sql_functions;
+use crate::tenant::protect;
+
+sql_functions! {
+    custody_on_ddl, pg_finfo_custody_on_ddl => |_| {
+        watch(|| {
+            record_commands()?;
+            carry_over()
+        })?;
+        Ok(VOID)
+    };
+    custody_on_drop, pg_finfo_custody_on_drop => |_| {
+        watch(record_drops)?;
+        Ok(VOID)
+    };
+}
+
+thread_local! {
+    /// Whether the DDL under way is our own.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs DDL of our own, which the event triggers need not comment on.
+pub fn quietly<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Quiet(bool);
+    impl Drop for Quiet {
+        fn drop(&mut self) {
+            QUIET.set(self.0);
+        }
+    }
+    let _quiet = Quiet(QUIET.replace(true));
+    work()
+}
+
+fn watch(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    // While the extension is being created or dropped, there is nothing to look at.
+    if QUIET.get() || scan::our_table("audited_table").is_none() || scan::our_rows("instance", &[], |row| row.uuid(2))?.is_empty() {
+        return Ok(());
+    }
+    quietly(|| {
+        session::as_owner(work)?;
+        note_changes()
+    })
+}
+
+/// Records DDL on audited tables and their partitions.
+fn record_commands() -> Result<()> {
+    const COMMANDS: &str = "SELECT d.command_tag, d.object_identity, n.nspname::text, c.relname::text
+        FROM pg_catalog.pg_event_trigger_ddl_commands() d
+        JOIN pg_catalog.pg_class c ON c.oid = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE EXISTS (SELECT FROM custody.audited_table a
+                      WHERE a.target OPERATOR(pg_catalog.=) d.objid OR d.objid IN (SELECT relid FROM pg_catalog.pg_partition_tree(a.target)))";
+    let found = spi::rows_now(COMMANDS, &[], |row| {
+        let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
+        Ok((text(1)?, text(2)?, text(3)?, text(4)?))
+    })?;
+    let records = found.iter().map(|(tag, object, schema, table)| ddl_record(tag, object, schema, table));
+    match found.is_empty() {
+        true => Ok(()),
+        false => transaction::record(records.collect::<Vec<_>>()),
+    }
+}
+
+fn ddl_record(command: &str, object: &str, schema: &str, table: &str) -> Record {
+    let mut new = String::from("{\"command\":");
+    json::push_string(&mut new, command);
+    new.push_str(",\"object\":");
+    json::push_string(&mut new, object);
+    new.push('}');
+    Record::system("DDL", Some((schema, table)), new)
+}
+
+/// Brings partitions that joined a protected or audited table under what holds for it.
+fn carry_over() -> Result<()> {
+    protect::protect_new_partitions()?;
+    // A trigger that is missing is new only if its table was touched by a command that can bring partitions in.
+    const NEW: &str = "SELECT DISTINCT g.root::pg_catalog.oid FROM custody.capture_gap g
+        JOIN pg_catalog.pg_event_trigger_ddl_commands() d ON d.command_tag IN ('CREATE TABLE', 'ALTER TABLE')
+        WHERE g.trigger_name = '!custody_truncate' AND g.problem = 'missing'";
+    for root in spi::rows_now(NEW, &[], |row| row.get::<Oid>(1))?.into_iter().flatten() {
+        register::record_truncates(root)?;
+    }
+    Ok(())
+}
+
+/// Records drops of audited tables, and forgets the tables.
+fn record_drops() -> Result<()> {
+    const DROPPED: &str = "SELECT d.objid, d.object_identity, d.schema_name, d.object_name,
+          EXISTS (SELECT FROM custody.audited_table a WHERE a.target OPERATOR(pg_catalog.=) d.objid)
+        FROM pg_catalog.pg_event_trigger_dropped_objects() d
+        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid OPERATOR(pg_catalog.=) 0";
+    let found = spi::rows_now(DROPPED, &[], |row| {
+        let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
+        Ok((row.get::<Oid>(1)?, text(2)?, text(3)?, text(4)?, row.get::<bool>(5)?.unwrap_or(false)))
+    })?;
+    for (relid, object, schema, table, audited) in found {
+        if audited {
+            transaction::record([ddl_record("DROP TABLE", &object, &schema, &table)])?;
+        }
+        for registry in ["audited_table", "registered_table"] {
+            spi::run(&format!("DELETE FROM custody.{registry} r WHERE r.target OPERATOR(pg_catalog.=) $1"), &[relid.into()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Compares capture and guard with what they were after the last command, and records what changed.
+pub fn note_changes() -> Result<()> {
+    session::as_owner(|| {
+        const CAPTURE: &str = "SELECT a.target::pg_catalog.oid, a.capturing, pg_catalog.string_agg(
+              pg_catalog.format('%s on %s: %s', g.trigger_name, g.relid::pg_catalog.regclass, g.problem), '; ' ORDER BY g.relid, g.trigger_name)
+            FROM custody.audited_table a LEFT JOIN custody.capture_gap g ON g.root = a.target
+            GROUP BY a.target, a.capturing
+            HAVING a.capturing <> (pg_catalog.count(g.root) = 0)";
+        let changed = spi::rows_now(CAPTURE, &[], |row| {
+            Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?.unwrap_or(false), row.get::<String>(3)?.unwrap_or_default()))
+        })?;
+        for (relid, captured, problems) in changed {
+            let Some(relid) = relid else { continue };
+            spi::run(
+                "UPDATE custody.audited_table SET capturing = NOT capturing WHERE target OPERATOR(pg_catalog.=) $1",
+                &[relid.into()],
+            )?;
+            let op = if captured { "CAPTURE_OFF" } else { "CAPTURE_ON" };
+            let names = session::relation_names(relid).unwrap_or_default();
+            transaction::record([Record::system(op, Some((&names.0, &names.1)), problems_record(&problems))])?;
+        }
+        const GUARD: &str = "SELECT i.guarded, (SELECT pg_catalog.string_agg(g.object || ': ' || g.problem, '; ' ORDER BY g.object) FROM custody.guard_gap g)
+            FROM custody.instance i";
+        let guard = spi::rows_now(GUARD, &[], |row| Ok((row.get::<bool>(1)?.unwrap_or(true), row.get::<String>(2)?)))?;
+        if let Some((guarded, problems)) = guard.into_iter().next()
+            && guarded != problems.is_none()
+        {
+            spi::run("UPDATE custody.instance SET guarded = NOT guarded", &[])?;
+            let op = if guarded { "GUARD_OFF" } else { "GUARD_ON" };
+            let table = Some(("custody", "entry"));
+            transaction::record([Record::system(op, table, problems_record(&problems.unwrap_or_default()))])?;
+        }
+        Ok(())
+    })
+}
+
+fn problems_record(problems: &str) -> String {
+    let mut new = String::from("{\"problems\":");
+    json::push_string(&mut new, problems);
+    new.push('}');
+    new
+}

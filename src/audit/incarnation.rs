@@ -1,0 +1,126 @@
+//! Which life of the database this is. A copy that can be noticed starts a life of its own at its first entry.
+
+use pgrx::datum::DatumWithOid;
+use uuid::Uuid;
+
+use custody_core::json;
+use custody_core::key::{fingerprint, hex};
+
+use crate::audit::key;
+use crate::audit::transaction::{self, Record};
+use crate::error::{Error, Result};
+use crate::pg::call::{Call, value};
+use crate::pg::{data, lane, scan, session, spi};
+use crate::sql_functions;
+
+sql_functions! {
+    custody_start, pg_finfo_custody_start => |_| {
+        if written()?.is_some() {
+            return Err(Error::AlreadyStarted);
+        }
+        let (_, fingerprint) = start(None, "created")?;
+        Ok(data::text(&fingerprint))
+    };
+    custody_new_incarnation, pg_finfo_custody_new_incarnation => |call: &mut Call| {
+        let reason: String = call.required(0, "reason")?;
+        lane::lock_incarnation();
+        let (id, _) = start(written()?, &reason)?;
+        // What this transaction recorded before stays in the old life; the next one begins in the new.
+        Ok(value(pgrx::Uuid::from_bytes(*id.as_bytes())))
+    };
+}
+
+/// The incarnation that entries are written for, starting a new one if this is no longer the database it was.
+///
+/// Read after the lane is held, so that nobody goes on in an old life for longer than a transaction.
+pub fn current() -> Result<Uuid> {
+    let Some(id) = written()? else { return Err(Error::NotStarted) };
+    match changed(id)? {
+        None => Ok(id),
+        Some(_) => {
+            lane::lock_incarnation();
+            // Another session may have done it while this one waited.
+            let Some(id) = written()? else { return Err(Error::NotStarted) };
+            match changed(id)? {
+                None => Ok(id),
+                Some(reason) => start(Some(id), reason).map(|started| started.0),
+            }
+        }
+    }
+}
+
+/// The incarnation named by custody.instance.
+fn written() -> Result<Option<Uuid>> {
+    Ok(scan::our_rows("instance", &[], |row| row.uuid(2))?.pop())
+}
+
+/// Why this is not the database that wrote the incarnation; none if it is.
+fn changed(id: Uuid) -> Result<Option<&'static str>> {
+    let known = scan::our_rows("incarnation", &[], |row| {
+        (row.uuid(1)? == id).then_some((row.get::<i64>(4)?, row.get::<i32>(5)?, row.get::<pgrx::pg_sys::Oid>(6)?))
+    })?;
+    let (system, timeline, database) = session::instance();
+    Ok(match known.first() {
+        None => Some("its record was missing"),
+        Some(k) if k.0 != system => Some("restored into another cluster"),
+        Some(k) if k.2 != database => Some("copied within the cluster"),
+        Some(k) if k.1 != timeline => Some("promoted or recovered to another timeline"),
+        Some(_) => None,
+    })
+}
+
+/// Starts a life: its record, its key and its first entry. Gives its id and its key's fingerprint.
+fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
+    let id = transaction::random_uuid()?;
+    let made = key::make(id, parent)?;
+    let fingerprint = fingerprint(&made.public_key);
+    let (system, timeline, database) = session::instance();
+    let as_pgrx = |u: Uuid| pgrx::Uuid::from_bytes(*u.as_bytes());
+    session::as_owner(|| -> Result<()> {
+        spi::run(
+            "INSERT INTO custody.incarnation (id, parent, started_at, system_identifier, timeline, database_oid, database_name, reason)
+             VALUES ($1, $2, pg_catalog.clock_timestamp(), $3, $4, $5, pg_catalog.current_database(), $6)",
+            &[
+                as_pgrx(id).into(),
+                parent.map(as_pgrx).into(),
+                system.into(),
+                timeline.into(),
+                database.into(),
+                reason.into(),
+            ],
+        )?;
+        spi::run(
+            "INSERT INTO custody.instance (incarnation) VALUES ($1)
+             ON CONFLICT ON CONSTRAINT instance_pkey DO UPDATE SET incarnation = excluded.incarnation",
+            &[as_pgrx(id).into()],
+        )?;
+        let (predecessor, endorsement) = match &made.endorsed_by {
+            Some((id, endorsement)) => (Some(id.as_str()), Some(&endorsement[..])),
+            None => (None, None),
+        };
+        let arguments: [DatumWithOid<'_>; 6] = [
+            made.key_id.as_str().into(),
+            as_pgrx(id).into(),
+            (&made.public_key[..]).into(),
+            fingerprint.as_str().into(),
+            predecessor.into(),
+            endorsement.into(),
+        ];
+        spi::run(
+            "INSERT INTO custody.signing_key (key_id, incarnation, public_key, fingerprint, predecessor, endorsement, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.clock_timestamp())",
+            &arguments,
+        )
+    })?;
+    session::next_command();
+    let mut new = format!("{{\"incarnation\":\"{id}\",\"parent\":");
+    match parent {
+        Some(parent) => new.push_str(&format!("\"{parent}\"")),
+        None => new.push_str("null"),
+    }
+    new.push_str(",\"reason\":");
+    json::push_string(&mut new, reason);
+    new.push_str(&format!(",\"key_id\":\"{}\",\"public_key\":\"{}\"}}", made.key_id, hex(&made.public_key)));
+    transaction::record([Record::system("INCARNATION", None, new)])?;
+    Ok((id, fingerprint))
+}

@@ -1,0 +1,180 @@
+//! The signing key, level `generated`: a file of the server's user in the data directory, which every base backup carries.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+use zeroize::{Zeroize, Zeroizing};
+
+use custody_core::key::PrivateKey;
+
+use crate::error::{Error, Result};
+use crate::pg::{scan, session};
+
+/// The private half, and what redacted values are digested with.
+struct Held {
+    incarnation: Uuid,
+    signing: PrivateKey,
+    redaction: Zeroizing<[u8; 32]>,
+}
+
+thread_local! {
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+    /// Files made by this transaction, to be removed if it aborts.
+    static MADE: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends the key that signs for an incarnation.
+pub fn with_signing_key<T>(incarnation: Uuid, work: impl FnOnce(&PrivateKey) -> Result<T>) -> Result<T> {
+    hold(incarnation)?;
+    HELD.with_borrow(|held| match held {
+        Some(held) => work(&held.signing),
+        None => Err(Error::internal("no key is held")),
+    })
+}
+
+/// The key with which redacted columns are digested.
+pub fn redaction_key(incarnation: Uuid) -> Result<Zeroizing<[u8; 32]>> {
+    hold(incarnation)?;
+    HELD.with_borrow(|held| held.as_ref().map(|h| h.redaction.clone()).ok_or_else(|| Error::internal("no key is held")))
+}
+
+/// A new key for an incarnation, in a file of its own. The redaction key stays that of the parent, if it can be read, so that
+/// digests of equal values stay equal.
+pub fn make(incarnation: Uuid, parent: Option<Uuid>) -> Result<Made> {
+    let mut seed = Zeroizing::new([0; 32]);
+    let mut redaction = Zeroizing::new([0; 32]);
+    for bytes in [&mut seed, &mut redaction] {
+        getrandom::fill(&mut bytes[..]).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+    }
+    let mut endorsed_by = None;
+    let signing = PrivateKey::from_seed(&seed);
+    if let Some(parent) = parent
+        && hold(parent).is_ok()
+    {
+        HELD.with_borrow(|held| {
+            if let Some(held) = held {
+                redaction = held.redaction.clone();
+                let endorsement = held.signing.endorse(incarnation, &signing.public_key());
+                endorsed_by = Some((held.signing.key_id().to_owned(), endorsement));
+            }
+        });
+    }
+    write_file(&path(signing.key_id()), &seed, &redaction)?;
+    let made = Made { key_id: signing.key_id().to_owned(), public_key: signing.public_key(), endorsed_by };
+    HELD.set(Some(Held { incarnation, signing, redaction }));
+    Ok(made)
+}
+
+/// The public side of a new key.
+pub struct Made {
+    pub key_id: String,
+    pub public_key: [u8; 32],
+    /// The predecessor's id and its endorsement.
+    pub endorsed_by: Option<(String, [u8; 64])>,
+}
+
+/// Forgets what an aborted transaction made.
+pub fn transaction_ended(committed: bool) {
+    let made = MADE.take();
+    if !committed && !made.is_empty() {
+        HELD.set(None);
+        for path in made {
+            // Nothing depends on it: a file that stays is a key that never signed anything.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn hold(incarnation: Uuid) -> Result<()> {
+    if HELD.with_borrow(|held| held.as_ref().is_some_and(|h| h.incarnation == incarnation)) {
+        return Ok(());
+    }
+    // (key_id, incarnation) in order of creation: the last one signs.
+    let mut keys = scan::our_rows("signing_key", &[], |row| {
+        let created = row.get::<pgrx::datum::TimestampWithTimeZone>(7)?;
+        (row.uuid(2)? == incarnation).then_some((i64::from(created), row.get::<String>(1)?))
+    })?;
+    keys.sort();
+    let Some((_, key_id)) = keys.pop() else {
+        return Err(Error::KeyMissing { path: "custody.signing_key".into(), why: "no key is registered for this incarnation".into() });
+    };
+    let (seed, redaction) = read_file(&path(&key_id))?;
+    let signing = PrivateKey::from_seed(&seed);
+    if signing.key_id() != key_id {
+        return Err(missing(&path(&key_id), "it holds another key"));
+    }
+    HELD.set(Some(Held { incarnation, signing, redaction }));
+    Ok(())
+}
+
+fn path(key_id: &str) -> PathBuf {
+    session::data_directory().join("pg_custody").join(format!("{key_id}.key"))
+}
+
+fn missing(path: &Path, why: impl ToString) -> Error {
+    Error::KeyMissing { path: path.display().to_string(), why: why.to_string() }
+}
+
+/// Writes a key file and makes it last before anything is signed with it.
+fn write_file(path: &Path, seed: &[u8; 32], redaction: &[u8; 32]) -> Result<()> {
+    let text = Zeroizing::new(format!("pg_custody key 1\nsigning {}\nredaction {}\n", *hex(seed), *hex(redaction)));
+    let write = || -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        if !dir.exists() {
+            fs::DirBuilder::new().mode(0o700).create(dir)?;
+            if let Some(above) = dir.parent() {
+                File::open(above)?.sync_all()?;
+            }
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        MADE.with_borrow_mut(|made| made.push(path.to_owned()));
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|e| missing(path, e))
+}
+
+fn read_file(path: &Path) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> {
+    let mut file = File::open(path).map_err(|e| missing(path, e))?;
+    let metadata = file.metadata().map_err(|e| missing(path, e))?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(missing(path, format!("its mode is {:o}, not 600: others may read it", metadata.mode() & 0o777)));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(256));
+    file.read_to_string(&mut text).map_err(|e| missing(path, e))?;
+    let mut lines = text.lines();
+    let damaged = || missing(path, "it is not a key file of pg_custody");
+    if lines.next() != Some("pg_custody key 1") {
+        return Err(damaged());
+    }
+    let mut part = |name: &str| {
+        let digits = lines.next().and_then(|l| l.strip_prefix(name)).and_then(|l| l.strip_prefix(' ')).ok_or_else(damaged)?;
+        unhex(digits).ok_or_else(damaged)
+    };
+    Ok((part("signing")?, part("redaction")?))
+}
+
+fn hex(bytes: &[u8; 32]) -> Zeroizing<String> {
+    Zeroizing::new(custody_core::key::hex(bytes))
+}
+
+fn unhex(digits: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        let parsed = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok());
+        let Some(value) = parsed else {
+            bytes.zeroize();
+            return None;
+        };
+        *byte = value;
+    }
+    Some(bytes)
+}

@@ -1,0 +1,9 @@
+//! What is recorded: capture (from rows to facts), the transaction that chains, signs and writes them, keys and incarnations.
+
+pub mod capture;
+pub mod ddl;
+pub mod incarnation;
+pub mod key;
+pub mod register;
+pub mod table;
+pub mod transaction;

@@ -1,0 +1,163 @@
+//! custody.audit and unaudit: which tables are recorded; and the guard that keeps the log append-only.
+
+
+use crate::audit::{ddl, table};
+use crate::error::{Error, Result};
+use crate::pg::call::{Call, Oid, VOID};
+use crate::pg::row::Event;
+use crate::pg::{scan, session, spi};
+use crate::sql_functions;
+use crate::tenant::protect::owned;
+use crate::tenant::registry;
+
+sql_functions! {
+    custody_audit, pg_finfo_custody_audit => |call: &mut Call| {
+        let target: Oid = call.required(0, "target")?;
+        let (exclude, redact) = (call.names(1, "exclude")?, call.names(2, "redact")?);
+        ddl::quietly(|| audit(target, &exclude, &redact))?;
+        Ok(VOID)
+    };
+    custody_unaudit, pg_finfo_custody_unaudit => |call: &mut Call| {
+        let target: Oid = call.required(0, "target")?;
+        ddl::quietly(|| unaudit(target))?;
+        Ok(VOID)
+    };
+    custody_append_only, pg_finfo_custody_append_only => |call: &mut Call| {
+        let trigger = call.trigger()?;
+        let what = match trigger.event() {
+            Event::Update => "UPDATE",
+            Event::Delete => "DELETE",
+            Event::Truncate => "TRUNCATE",
+            Event::Insert => {
+                // A restored dump brings another incarnation's entries; this one's are written by pg_custody alone.
+                let mut shape = trigger.shape();
+                let place = shape.position("incarnation");
+                let of = match (trigger.rows(), place) {
+                    ((_, Some(row)), Some(place)) => row.text(&mut shape.columns[place]),
+                    _ => None,
+                };
+                let current = scan::our_rows("instance", &[], |row| row.uuid(2))?.pop().map(|id| id.to_string());
+                if current.is_some() && of.is_some() && of != current {
+                    return Ok(trigger.proceed());
+                }
+                "inserting entries of the current incarnation"
+            }
+        };
+        Err(Error::AppendOnly { what })
+    };
+}
+
+const CAPTURE: &str = "\"!custody_capture\"";
+const TRUNCATE: &str = "\"!custody_truncate\"";
+
+fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
+    owned(target)?;
+    let name = session::relation_name(target);
+    let refuse = |why: &str, hint: &str| {
+        Err(Error::CannotAudit { table: name.clone(), why: why.to_owned(), hint: hint.to_owned() })
+    };
+    const FACTS: &str = "SELECT c.relkind::text, c.relpersistence::text, n.nspname::text,
+          EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_class f ON f.oid = p.relid WHERE f.relkind = 'f'),
+          ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+          ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+                WHERE i.indrelid = c.oid AND i.indisprimary)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+    let facts = spi::rows_now(FACTS, &[target.into()], |row| {
+        let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
+        let list = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<Vec<String>>(n)?.unwrap_or_default());
+        Ok((text(1)?, text(2)?, text(3)?, row.get::<bool>(4)?.unwrap_or(false), list(5)?, list(6)?))
+    })?;
+    let Some((kind, persistence, schema, foreign_partition, columns, key)) = facts.into_iter().next() else {
+        return refuse("It does not exist any more.", "");
+    };
+    match kind.as_str() {
+        "r" | "p" => {}
+        "f" => return refuse("It is a foreign table: its rows change without this server knowing.", "Audit it where it is stored."),
+        _ => return refuse("It is not a table.", "Audit the tables that it reads from."),
+    }
+    if foreign_partition {
+        return refuse("A partition of it is a foreign table.", "Audit its local partitions one by one.");
+    }
+    match persistence.as_str() {
+        "p" => {}
+        "t" => return refuse("It is a temporary table.", "Its rows end with the session."),
+        _ => return refuse("It is unlogged: a crash empties it without a trace.", "ALTER TABLE … SET LOGGED first."),
+    }
+    if schema == "custody" || schema == "pg_catalog" || schema == "information_schema" {
+        return refuse("It is a system table, or one of pg_custody's own, whose changes are recorded anyway.", "");
+    }
+    let tenant = session::as_owner(|| registry::tenant_column(target))?;
+    for (argument, names) in [("exclude", exclude), ("redact", redact)] {
+        for column in names {
+            let why = if !columns.contains(column) {
+                format!("names the column \"{column}\", which {name} does not have")
+            } else if key.contains(column) {
+                format!("names the column \"{column}\" of the primary key, by which a row's history is found")
+            } else if tenant.as_ref() == Some(column) {
+                format!("names the tenant column \"{column}\"")
+            } else if argument == "redact" && exclude.contains(column) {
+                format!("names the column \"{column}\", which is excluded")
+            } else {
+                continue;
+            };
+            return Err(Error::BadArgument { name: argument, why });
+        }
+    }
+    session::as_owner(|| {
+        spi::run(
+            "INSERT INTO custody.audited_table AS a (target, exclude, redact) VALUES ($1, $2::name[], $3::name[])
+             ON CONFLICT ON CONSTRAINT audited_table_pkey DO UPDATE SET exclude = excluded.exclude, redact = excluded.redact
+             WHERE (a.exclude, a.redact) IS DISTINCT FROM (excluded.exclude, excluded.redact)",
+            &[target.into(), exclude.to_vec().into(), redact.to_vec().into()],
+        )
+    })?;
+    spi::run(
+        &format!("CREATE OR REPLACE TRIGGER {CAPTURE} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION custody.capture()"),
+        &[],
+    )?;
+    spi::run(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {CAPTURE}"), &[])?;
+    record_truncates(target)?;
+    table::forget(0);
+    ddl::note_changes()
+}
+
+/// Puts the TRUNCATE trigger on a table, or on each of its partitions that holds rows: statement triggers do not clone.
+pub fn record_truncates(target: Oid) -> Result<()> {
+    const MISSING: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+        FROM (SELECT $1 AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1)) t
+        JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '!custody_truncate' AND g.tgenabled = 'A')";
+    for name in spi::rows_now(MISSING, &[target.into()], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))? {
+        spi::run(
+            &format!("CREATE OR REPLACE TRIGGER {TRUNCATE} BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION custody.capture_truncate()"),
+            &[],
+        )?;
+        spi::run(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {TRUNCATE}"), &[])?;
+    }
+    Ok(())
+}
+
+fn unaudit(target: Oid) -> Result<()> {
+    owned(target)?;
+    let name = session::relation_name(target);
+    let gone = session::as_owner(|| {
+        spi::rows_now(
+            "DELETE FROM custody.audited_table a WHERE a.target OPERATOR(pg_catalog.=) $1 RETURNING 1",
+            &[target.into()],
+            |_| Ok(()),
+        )
+    })?;
+    if gone.is_empty() {
+        return Err(Error::NotAudited { table: name });
+    }
+    spi::run(&format!("DROP TRIGGER IF EXISTS {CAPTURE} ON {name}"), &[])?;
+    const LEFT: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+        FROM (SELECT $1 AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1)) t
+        JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_trigger g ON g.tgrelid = c.oid AND g.tgname = '!custody_truncate'";
+    for name in spi::rows_now(LEFT, &[target.into()], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))? {
+        spi::run(&format!("DROP TRIGGER {TRUNCATE} ON {name}"), &[])?;
+    }
+    table::forget(0);
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! One transaction's part of the log: takes a lane, numbers and chains what it records, and writes it before the end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use uuid::Uuid;
+
+use custody_core::entry::{SALT_LENGTH, genesis};
+use custody_core::journal::{ChainEnd, Fact, Journal, Which};
+use custody_core::json;
+
+use crate::audit::{incarnation, key};
+use crate::error::{Error, Result};
+use crate::pg::{append, context_setting, lane, scan, session};
+use crate::tenant::context;
+
+/// Bytes of entries of one level that are kept before they are written.
+const BUFFER: usize = 1 << 20;
+
+/// What is recorded, before the transaction adds who, when and where.
+pub struct Record {
+    pub tenant: Rc<str>,
+    pub op: &'static str,
+    pub schema_name: Option<Rc<str>>,
+    pub table_name: Option<Rc<str>>,
+    pub move_id: Option<Uuid>,
+    pub row_key: Option<String>,
+    pub old: Option<String>,
+    pub new: Option<String>,
+}
+
+impl Record {
+    /// A fact of the system chain.
+    pub fn system(op: &'static str, table: Option<(&str, &str)>, new: String) -> Self {
+        Self {
+            tenant: "".into(),
+            op,
+            schema_name: table.map(|t| t.0.into()),
+            table_name: table.map(|t| t.1.into()),
+            move_id: None,
+            row_key: None,
+            old: None,
+            new: Some(new),
+        }
+    }
+}
+
+struct Transaction {
+    journal: Journal,
+    xid: u64,
+    /// The actor part, and the context it was made in.
+    actor: Option<(u64, Rc<str>)>,
+    /// Role names by oid, as they are asked for.
+    login: (u32, Rc<str>),
+    acting: (u32, Rc<str>),
+    /// Set by the flush at the end: what comes after it, from others' callbacks, is written at once.
+    write_through: bool,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Transaction>> = const { RefCell::new(None) };
+    static LAST_LANE: Cell<i32> = const { Cell::new(0) };
+    static CLIENT: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
+    static SALTS: RefCell<(u32, usize, [u8; 1024])> = const { RefCell::new((0, 1024, [0; 1024])) };
+}
+
+/// Takes facts into the log of this transaction. On an error nothing of the change that caused it may stand.
+pub fn record(records: impl IntoIterator<Item = Record>) -> Result<()> {
+    let level = session::nest_level();
+    with_current(|transaction| {
+        let actor = transaction.actor();
+        let login_role = name_of(&mut transaction.login, session::session_role());
+        let acting_role = name_of(&mut transaction.acting, session::current_role());
+        let (lsn, at) = (session::wal_position(), session::now());
+        for record in records {
+            if !transaction.journal.knows(&record.tenant) {
+                let journal = &transaction.journal;
+                let (incarnation, lane) = (journal.incarnation(), journal.lane());
+                let end = scan::chain_end(&record.tenant, incarnation, lane)?
+                    .unwrap_or_else(|| ChainEnd { seq: 0, hash: genesis(incarnation, &record.tenant, lane) });
+                transaction.journal.begin_chain(record.tenant.clone(), end);
+            }
+            let fact = Fact {
+                tenant: record.tenant,
+                op: record.op,
+                schema_name: record.schema_name,
+                table_name: record.table_name,
+                login_role: login_role.clone(),
+                acting_role: acting_role.clone(),
+                actor: actor.clone(),
+                move_id: record.move_id,
+                lsn,
+                at,
+                xid: transaction.xid,
+                row_key: record.row_key,
+                old: record.old,
+                new: record.new,
+            };
+            let salts = [salt()?, salt()?];
+            transaction.journal.append(level, fact, salts);
+        }
+        if transaction.write_through {
+            transaction.write(Which::All)?;
+        } else if transaction.journal.unwritten_bytes() > BUFFER {
+            transaction.write(Which::OwnLevel)?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes all that is recorded so far: somebody is about to read it.
+pub fn flush() -> Result<()> {
+    CURRENT.with(|current| match current.try_borrow_mut() {
+        Ok(mut current) => current.as_mut().map_or(Ok(()), |t| t.write(Which::All)),
+        // A query under our own insertion: what is being written is not there to be read yet.
+        Err(_) => Ok(()),
+    })
+}
+
+/// Whether `flush` would write anything.
+pub fn has_unwritten() -> bool {
+    CURRENT.with(|c| c.try_borrow().is_ok_and(|c| c.as_ref().is_some_and(|t| t.journal.has_unwritten())))
+}
+
+/// Before the transaction commits or is prepared: the last moment at which writing can fail it.
+pub fn before_end() -> Result<()> {
+    flush()?;
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(transaction) = current {
+            transaction.write_through = true;
+        }
+    });
+    Ok(())
+}
+
+/// The transaction is over, one way or the other.
+pub fn ended() {
+    CURRENT.with(|c| {
+        if let Ok(mut c) = c.try_borrow_mut() {
+            *c = None;
+        }
+    });
+}
+
+/// A savepoint's work becomes its parent's.
+pub fn savepoint_released(level: u32) {
+    with_journal(|journal| journal.sub_commit(level));
+}
+
+/// A savepoint's work is gone.
+pub fn savepoint_rolled_back(level: u32) {
+    with_journal(|journal| {
+        journal.forgets_outer_levels = crate::settings::sabotaged("exception_block");
+        journal.sub_abort(level);
+    });
+}
+
+fn with_journal(work: impl FnOnce(&mut Journal)) {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(transaction) = current {
+            work(&mut transaction.journal);
+        }
+    });
+}
+
+fn with_current(work: impl FnOnce(&mut Transaction) -> Result<()>) -> Result<()> {
+    if CURRENT.with(|c| c.try_borrow().is_ok_and(|c| c.is_none())) {
+        // May itself record (a new incarnation is an entry), so nothing is borrowed meanwhile.
+        let transaction = Transaction::begin()?;
+        CURRENT.with_borrow_mut(|current| {
+            current.get_or_insert(transaction);
+        });
+    }
+    CURRENT.with(|current| {
+        let mut current = current.try_borrow_mut().map_err(|_| Error::internal("an entry was recorded while one was being written"))?;
+        match current.as_mut() {
+            Some(transaction) => work(transaction),
+            None => Err(Error::internal("the transaction has no journal")),
+        }
+    })
+}
+
+impl Transaction {
+    /// Takes a lane: the one held last, else the first that is free. Never waits.
+    fn begin() -> Result<Self> {
+        let last = LAST_LANE.get();
+        let mut lanes = std::iter::once(last).chain((0..i32::MAX).filter(|lane| *lane != last));
+        let Some(lane) = lanes.find(|lane| lane::try_lock(*lane)) else {
+            return Err(Error::internal("no lane is free"));
+        };
+        LAST_LANE.set(lane);
+        let incarnation = incarnation::current()?;
+        Ok(Self {
+            journal: Journal::new(incarnation, i64::from(lane)),
+            xid: session::transaction_id(),
+            actor: None,
+            login: (0, "".into()),
+            acting: (0, "".into()),
+            write_through: false,
+        })
+    }
+
+    fn write(&mut self, which: Which) -> Result<()> {
+        let level = session::nest_level();
+        key::with_signing_key(self.journal.incarnation(), |key| {
+            self.journal.seal(key);
+            append::append(self.journal.unwritten(which, level, key).map(|row| row.entry()))
+        })?;
+        self.journal.wrote(which, level);
+        Ok(())
+    }
+
+    /// For whom and from where: one text for the whole transaction, unless its context changes.
+    fn actor(&mut self) -> Rc<str> {
+        let generation = context::generation();
+        match &self.actor {
+            Some((of, actor)) if *of == generation => actor.clone(),
+            _ => {
+                let actor: Rc<str> = actor_part().into();
+                self.actor = Some((generation, actor.clone()));
+                actor
+            }
+        }
+    }
+}
+
+fn actor_part() -> String {
+    let context = context::for_the_record();
+    let mut out = String::from("{");
+    let mut field = |name: &str, value: Option<&str>, quoted: bool| {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        json::push_string(&mut out, name);
+        out.push(':');
+        match value {
+            None => out.push_str("null"),
+            Some(value) if quoted => json::push_string(&mut out, value),
+            Some(value) => out.push_str(value),
+        }
+    };
+    field("tenant", context.as_ref().map(|c| &*c.tenant), true);
+    field("subject", context.as_ref().and_then(|c| c.subject.as_deref()), true);
+    field("claims", context.as_ref().and_then(|c| c.claims.as_deref()), false);
+    field("client_addr", client().as_deref(), true);
+    field("application_name", session::application_name().as_deref(), true);
+    field("request_id", context_setting::request_id().as_deref(), true);
+    out.push('}');
+    out
+}
+
+/// Where the client is, asked for once a session; none over a Unix socket.
+fn client() -> Option<String> {
+    if let Some(known) = CLIENT.with_borrow(Clone::clone) {
+        return known;
+    }
+    let sql = "SELECT pg_catalog.host(pg_catalog.inet_client_addr())";
+    let client = crate::pg::spi::rows(sql, &[], |row| row.get::<String>(1)).ok().and_then(|rows| rows.into_iter().next().flatten());
+    CLIENT.set(Some(client.clone()));
+    client
+}
+
+fn name_of(known: &mut (u32, Rc<str>), role: crate::pg::call::Oid) -> Rc<str> {
+    if known.0 != role.to_u32() {
+        *known = (role.to_u32(), session::role_name(role).into());
+    }
+    known.1.clone()
+}
+
+/// Random bytes of the operating system's, drawn by the kilobyte. A forked child never uses its parent's.
+fn salt() -> Result<[u8; SALT_LENGTH]> {
+    SALTS.with_borrow_mut(|(process, used, pool)| {
+        let me = std::process::id();
+        if *process != me || *used + SALT_LENGTH > pool.len() {
+            getrandom::fill(pool).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+            (*process, *used) = (me, 0);
+        }
+        let mut salt = [0; SALT_LENGTH];
+        salt.copy_from_slice(&pool[*used..*used + SALT_LENGTH]);
+        *used += SALT_LENGTH;
+        Ok(salt)
+    })
+}
+
+/// A random uuid (RFC 9562, version 4).
+pub fn random_uuid() -> Result<Uuid> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}

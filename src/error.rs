@@ -1,0 +1,155 @@
+//! Every error that pg_custody raises: its SQLSTATE (class UC), what happened, why, and what to do about it.
+
+use custody_core::token::TokenError;
+
+/// One error a user can meet. `report` gives the words.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum Error {
+    NoContext { table: String },
+    AssumeRefused { tenant: String, role: String },
+    OtherContext { set: String, wanted: String },
+    BadToken(TokenError),
+    TokenRevoked,
+    TokenExpired,
+    ReservedSetting,
+    RoleNotConstrained { role: String, why: &'static str },
+    BadArgument { name: &'static str, why: String },
+    CannotProtect { table: String, why: String, hint: String },
+    NotProtected { table: String },
+    NotRegistered { table: String },
+    AppendOnly { what: &'static str },
+    CannotAudit { table: String, why: String, hint: String },
+    NotAudited { table: String },
+    KeyMissing { path: String, why: String },
+    NotVerified { summary: String, findings: String },
+    NotStarted,
+    AlreadyStarted,
+    Internal { what: String },
+}
+
+/// An error's parts, as PostgreSQL shows them.
+pub struct Report {
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// What a function of ours returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Something that cannot be, said in words all the same.
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::Internal { what: what.into() }
+    }
+
+    /// The SQLSTATE and the words.
+    pub fn report(self) -> Report {
+        let (sqlstate, message, detail, hint) = match self {
+            Self::NoContext { table } => (
+                "UC001",
+                format!("no tenant context is set: nothing may be written to {table}"),
+                "Every write to a protected table needs a tenant that this transaction acts for.".into(),
+                "Call custody.authenticate(token) or custody.assume_tenant(id) first, in the same transaction; or ask for custody.bind_role.".into(),
+            ),
+            Self::AssumeRefused { tenant, role } => (
+                "UC002",
+                format!("role \"{role}\" may not act for tenant \"{tenant}\""),
+                "Neither custody.allow_assume nor custody.bind_role names this tenant for the role that logged in.".into(),
+                format!("An administrator can SELECT custody.allow_assume('{role}', ARRAY[…])."),
+            ),
+            Self::OtherContext { set, wanted } => (
+                "UC003",
+                format!("this transaction already acts for {set}"),
+                format!("It cannot go on for {wanted}: a context is set once and ends with its transaction."),
+                "End the transaction and set the other context in the next one.".into(),
+            ),
+            Self::BadToken(why) => (
+                "UC004",
+                "the token is refused".into(),
+                format!("The reason: {why}."),
+                "The keys that are accepted, and the audience they must name, are in custody.token_key.".into(),
+            ),
+            Self::TokenRevoked => (
+                "UC004",
+                "the token is refused".into(),
+                "The reason: its subject's tokens were revoked after it was issued, or it does not say when it was issued (iat).".into(),
+                "Log in again to get a new token.".into(),
+            ),
+            Self::TokenExpired => (
+                "UC005",
+                "the token of this transaction has expired".into(),
+                "It held when the context was set; exp is checked again at every use.".into(),
+                "Roll back, and go on with a new token.".into(),
+            ),
+            Self::ReservedSetting => (
+                "UC006",
+                "custody.context cannot be set".into(),
+                "Only pg_custody itself sets it, for one transaction.".into(),
+                "Use custody.authenticate, custody.assume_tenant or custody.bind_role.".into(),
+            ),
+            Self::RoleNotConstrained { role, why } => (
+                "UC012",
+                format!("role \"{role}\" cannot be bound to a tenant"),
+                format!("It {why}, so row-level security would not hold it to one."),
+                "Bind a login role that is a member of custody_app and of nothing else.".into(),
+            ),
+            Self::BadArgument { name, why } => ("UC013", format!("argument \"{name}\" {why}"), String::new(), String::new()),
+            Self::CannotProtect { table, why, hint } => ("UC020", format!("{table} cannot be protected"), why, hint),
+            Self::NotProtected { table } => (
+                "UC021",
+                format!("{table} is not protected"),
+                String::new(),
+                "The tables that are: SELECT target FROM custody.registered_table.".into(),
+            ),
+            Self::NotRegistered { table } => (
+                "UC030",
+                format!("{table} is not registered for audit"),
+                "Its capture trigger was not put there by custody.audit, so nothing may be written to the log for it.".into(),
+                "Drop the trigger, or SELECT custody.audit(…) the table.".into(),
+            ),
+            Self::AppendOnly { what } => (
+                "UC031",
+                format!("the log is append-only: {what} is refused"),
+                "This holds for everyone, the superuser included.".into(),
+                String::new(),
+            ),
+            Self::CannotAudit { table, why, hint } => ("UC032", format!("{table} cannot be audited"), why, hint),
+            Self::NotAudited { table } => (
+                "UC033",
+                format!("{table} is not audited"),
+                String::new(),
+                "The tables that are: SELECT target FROM custody.audited_table.".into(),
+            ),
+            Self::KeyMissing { path, why } => (
+                "UC034",
+                "the signing key cannot be read, so no entry can be written".into(),
+                format!("{path}: {why}."),
+                "Restore the file from where it was kept, owned by the server's user and with mode 0600; or SELECT custody.new_incarnation('key lost') as a superuser.".into(),
+            ),
+            Self::NotVerified { summary, findings } => (
+                "UC050",
+                format!("the log is not valid: {summary}"),
+                findings,
+                "SELECT * FROM custody.verify() lists every finding.".into(),
+            ),
+            Self::NotStarted => (
+                "UC090",
+                "pg_custody has no incarnation in this database".into(),
+                "The row of custody.instance is missing.".into(),
+                "Run CREATE EXTENSION pg_custody; or SELECT custody.new_incarnation('…') if it was installed before.".into(),
+            ),
+            Self::AlreadyStarted => ("UC091", "pg_custody is already started in this database".into(), String::new(), String::new()),
+            Self::Internal { what } => (
+                "UC099",
+                format!("pg_custody could not go on: {what}"),
+                "This is a defect of pg_custody.".into(),
+                String::new(),
+            ),
+        };
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        Report { sqlstate, message, detail: some(detail), hint: some(hint) }
+    }
+}

@@ -1,0 +1,65 @@
+//! The lane lock: one transaction-level advisory lock, of a kind that SQL cannot take.
+
+use pgrx::pg_sys;
+
+/// Tells our locks from those of pg_advisory_lock, which uses 1 and 2.
+const FIELD4: u16 = 0xC057;
+
+/// Tries to take a lane for the rest of this transaction, without ever waiting.
+///
+/// A prepared transaction keeps it, across restarts, until it is resolved. It is released after the commit is visible to others.
+pub fn try_lock(lane: i32) -> bool {
+    // SAFETY: the tag is on the stack for the call. The owner is the top transaction's: under the current one, which may be a
+    // savepoint's, a rollback to it would release the lock while the transaction still believes in it.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: 0,
+            locktag_field3: lane as u32,
+            locktag_field4: FIELD4,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        let _owner = (!crate::settings::sabotaged("lane_savepoint")).then(TopOwner::enter);
+        let result = pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true);
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+}
+
+/// Puts the top transaction's resource owner in charge while it lives, errors included.
+struct TopOwner(pg_sys::ResourceOwner);
+
+impl TopOwner {
+    fn enter() -> Self {
+        // SAFETY: both are PostgreSQL's own, and valid within a transaction.
+        unsafe {
+            let before = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+            Self(before)
+        }
+    }
+}
+
+impl Drop for TopOwner {
+    fn drop(&mut self) {
+        // SAFETY: what was current is valid for at least as long as this frame.
+        unsafe { pg_sys::CurrentResourceOwner = self.0 };
+    }
+}
+
+/// Keeps two sessions from starting an incarnation at once; waits. Taken only then.
+pub fn lock_incarnation() {
+    // SAFETY: as above. The lane number is one that no transaction reaches.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: 1,
+            locktag_field3: 0,
+            locktag_field4: FIELD4,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        let _owner = TopOwner::enter();
+        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
+    }
+}

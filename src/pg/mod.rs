@@ -1,0 +1,14 @@
+//! The only place that speaks to PostgreSQL's C side. What it offers is safe to call; why is said at each block.
+
+pub mod append;
+pub mod call;
+pub mod context_setting;
+pub mod data;
+pub mod guard;
+pub mod hooks;
+pub mod lane;
+pub mod row;
+pub mod scan;
+pub mod session;
+pub mod spi;
+pub mod xact;

@@ -1,0 +1,456 @@
+//! Rows as triggers see them, and their values as text.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use pgrx::{FromDatum, pg_sys};
+
+use custody_core::json;
+
+use crate::error::{Error, Result};
+use crate::pg::data;
+
+/// What a trigger fired for.
+pub struct Trigger<'a> {
+    data: *mut pg_sys::TriggerData,
+    lives: PhantomData<&'a ()>,
+}
+
+/// What happened to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+impl<'a> Trigger<'a> {
+    /// # Safety
+    /// The call record must be valid for `'a`.
+    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self> {
+        // SAFETY: a call's context is null or a node; a TriggerData node is what the trigger manager passes.
+        unsafe {
+            let context = (*fcinfo).context;
+            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+                return Err(Error::BadArgument { name: "trigger", why: "function was not called by a trigger".into() });
+            }
+            Ok(Self { data: context.cast(), lives: PhantomData })
+        }
+    }
+
+    /// What happened.
+    pub fn event(&self) -> Event {
+        // SAFETY: the trigger's data is valid (see `of`).
+        match unsafe { (*self.data).tg_event } & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => Event::Insert,
+            pg_sys::TRIGGER_EVENT_DELETE => Event::Delete,
+            pg_sys::TRIGGER_EVENT_UPDATE => Event::Update,
+            _ => Event::Truncate,
+        }
+    }
+
+    /// Whether it fired for a row, and after it.
+    pub fn after_row(&self) -> bool {
+        // SAFETY: as above.
+        let event = unsafe { (*self.data).tg_event };
+        let timing = event & pg_sys::TRIGGER_EVENT_TIMINGMASK;
+        event & pg_sys::TRIGGER_EVENT_ROW != 0 && timing == pg_sys::TRIGGER_EVENT_AFTER
+    }
+
+    /// The table.
+    pub fn relid(&self) -> pg_sys::Oid {
+        // SAFETY: as above; the relation is open.
+        unsafe { (*(*self.data).tg_relation).rd_id }
+    }
+
+    /// The table's shape.
+    pub fn shape(&self) -> Shape {
+        // SAFETY: as above.
+        unsafe { Shape::of((*self.data).tg_relation) }
+    }
+
+    /// The row before and the row after, where there are such.
+    pub fn rows(&self) -> (Option<Tuple<'a>>, Option<Tuple<'a>>) {
+        // SAFETY: as above; tuples of row triggers are valid while the trigger runs.
+        unsafe {
+            let descriptor = (*(*self.data).tg_relation).rd_att;
+            let first = Tuple::of((*self.data).tg_trigtuple, descriptor);
+            match self.event() {
+                Event::Insert => (None, first),
+                Event::Delete => (first, None),
+                Event::Update => (first, Tuple::of((*self.data).tg_newtuple, descriptor)),
+                Event::Truncate => (None, None),
+            }
+        }
+    }
+
+    /// The trigger's argument `n`, if it was created with one.
+    pub fn argument(&self, n: usize) -> Option<String> {
+        // SAFETY: as above; the trigger holds tgnargs terminated strings.
+        unsafe {
+            let trigger = (*self.data).tg_trigger;
+            if n >= (*trigger).tgnargs as usize {
+                return None;
+            }
+            data::string(*(*trigger).tgargs.add(n))
+        }
+    }
+
+    /// What a row trigger BEFORE the event returns to let it happen.
+    pub fn proceed(&self) -> data::Nulled {
+        // SAFETY: as above.
+        Some(pg_sys::Datum::from(unsafe { (*self.data).tg_trigtuple }))
+    }
+
+    /// Every row of the table, newest committed state and our own changes. The caller's trigger holds an exclusive lock.
+    pub fn each_row(&self, mut each: impl FnMut(Tuple<'_>) -> Result<()>) -> Result<()> {
+        // SAFETY: the relation is open; the snapshot is registered while it is used; each tuple is used before the next is read.
+        unsafe {
+            let relation = (*self.data).tg_relation;
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+            let scan =
+                pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                match Tuple::of(tuple, (*relation).rd_att) {
+                    Some(tuple) => each(tuple)?,
+                    None => break,
+                }
+                pgrx::check_for_interrupts!();
+            }
+            pg_sys::systable_endscan(scan);
+            pg_sys::UnregisterSnapshot(snapshot);
+        }
+        Ok(())
+    }
+}
+
+/// How a column's values become text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Render {
+    /// text and varchar, as they are
+    Text,
+    Int2,
+    Int4,
+    Int8,
+    Bool,
+    Uuid,
+    Bytea,
+    /// output function; a JSON number if it reads back as one
+    Number,
+    /// output function; JSON as it stands
+    Json,
+    /// output function; a JSON string
+    Output,
+}
+
+/// A column that is not dropped.
+pub struct Column {
+    index: usize,
+    /// Its name.
+    pub name: Rc<str>,
+    /// Its name as a JSON string, and the colon.
+    pub label: String,
+    by_value: bool,
+    length: i16,
+    render: Render,
+    output: pg_sys::FmgrInfo,
+}
+
+/// A table's columns, and which are its primary key.
+pub struct Shape {
+    /// The columns, in order.
+    pub columns: Vec<Column>,
+    /// Places in `columns` of the primary key's columns, in the key's order; empty if there is none.
+    pub key: Vec<usize>,
+    pins: Pins,
+    memory: pg_sys::MemoryContext,
+}
+
+/// Which settings must be pinned while values are rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pins {
+    None,
+    /// dates, times and floats
+    Globals,
+    /// whatever an output function might look at
+    All,
+}
+
+impl Shape {
+    /// # Safety
+    /// The relation must be open.
+    unsafe fn of(relation: pg_sys::Relation) -> Self {
+        // SAFETY: the relation is open, so its descriptor is valid. Output functions are looked up into a context that lives
+        // as long as this shape.
+        unsafe {
+            let memory = pg_sys::AllocSetContextCreateExtended(
+                pg_sys::TopMemoryContext,
+                c"pg_custody shape".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+            );
+            let descriptor = (*relation).rd_att;
+            let attributes = (*descriptor).attrs.as_slice((*descriptor).natts as usize);
+            let mut columns = Vec::with_capacity(attributes.len());
+            let mut pins = Pins::None;
+            for (index, attribute) in attributes.iter().enumerate().filter(|(_, a)| !a.attisdropped) {
+                let (render, needs) = render(attribute.atttypid);
+                let (mut function, mut varlena) = (pg_sys::InvalidOid, false);
+                pg_sys::getTypeOutputInfo(attribute.atttypid, &mut function, &mut varlena);
+                let mut output = pg_sys::FmgrInfo::default();
+                pg_sys::fmgr_info_cxt(function, &mut output, memory);
+                let name = data::string(attribute.attname.data.as_ptr()).unwrap_or_default();
+                let mut label = String::new();
+                json::push_string(&mut label, &name);
+                label.push(':');
+                pins = pins.max(needs);
+                columns.push(Column {
+                    index,
+                    name: name.into(),
+                    label,
+                    by_value: attribute.attbyval,
+                    length: attribute.attlen,
+                    render,
+                    output,
+                });
+            }
+            let mut key = Vec::new();
+            let primary = pg_sys::RelationGetPrimaryKeyIndex(relation);
+            if primary != pg_sys::InvalidOid {
+                let index = pg_sys::index_open(primary, pg_sys::AccessShareLock as i32);
+                let form = (*index).rd_index;
+                let width = (*form).indnkeyatts as usize;
+                for number in (*form).indkey.values.as_slice(width) {
+                    key.extend(columns.iter().position(|c: &Column| c.index + 1 == *number as usize));
+                }
+                pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
+            }
+            Self { columns, key, pins, memory }
+        }
+    }
+
+    /// Where a column of that name is.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| &*c.name == name)
+    }
+
+    /// Pins the settings that change how values of this table print, until the result is dropped.
+    pub fn pin(&self) -> Pinned {
+        Pinned::new(self.pins)
+    }
+}
+
+impl Drop for Shape {
+    fn drop(&mut self) {
+        // SAFETY: made in `of`, deleted once.
+        unsafe { pg_sys::MemoryContextDelete(self.memory) };
+    }
+}
+
+fn render(type_: pg_sys::Oid) -> (Render, Pins) {
+    match type_ {
+        pg_sys::TEXTOID | pg_sys::VARCHAROID => (Render::Text, Pins::None),
+        pg_sys::INT2OID => (Render::Int2, Pins::None),
+        pg_sys::INT4OID => (Render::Int4, Pins::None),
+        pg_sys::INT8OID => (Render::Int8, Pins::None),
+        pg_sys::BOOLOID => (Render::Bool, Pins::None),
+        pg_sys::UUIDOID => (Render::Uuid, Pins::None),
+        pg_sys::BYTEAOID => (Render::Bytea, Pins::None),
+        pg_sys::NUMERICOID | pg_sys::OIDOID => (Render::Number, Pins::None),
+        pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => (Render::Number, Pins::Globals),
+        pg_sys::JSONBOID => (Render::Json, Pins::None),
+        pg_sys::DATEOID | pg_sys::TIMEOID | pg_sys::TIMETZOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::INTERVALOID => {
+            (Render::Output, Pins::Globals)
+        }
+        pg_sys::BPCHAROID | pg_sys::NAMEOID | pg_sys::CHAROID | pg_sys::INETOID | pg_sys::CIDROID | pg_sys::JSONOID => {
+            (Render::Output, Pins::None)
+        }
+        _ => (Render::Output, Pins::All),
+    }
+}
+
+/// A row's values, not yet read.
+pub struct Tuple<'a> {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+    lives: PhantomData<&'a ()>,
+}
+
+impl Tuple<'_> {
+    /// # Safety
+    /// The tuple must be null or valid, of that descriptor, and outlive the result.
+    unsafe fn of(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Option<Self> {
+        if tuple.is_null() {
+            return None;
+        }
+        // SAFETY: the caller promises it; the vectors have a place for each attribute.
+        unsafe {
+            let width = (*descriptor).natts as usize;
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); width], vec![true; width]);
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Some(Self { values, nulls, lives: PhantomData })
+        }
+    }
+
+    /// A column's value as text; none if it is NULL. The settings must be pinned.
+    pub fn text(&self, column: &mut Column) -> Option<String> {
+        let i = column.index;
+        if self.nulls[i] {
+            return None;
+        }
+        let datum = self.values[i];
+        // SAFETY: the value is of the column's type, for which `render` chose how to read it.
+        unsafe {
+            Some(match column.render {
+                Render::Text => String::from_datum(datum, false)?,
+                Render::Int2 => i16::from_datum(datum, false)?.to_string(),
+                Render::Int4 => i32::from_datum(datum, false)?.to_string(),
+                Render::Int8 => i64::from_datum(datum, false)?.to_string(),
+                Render::Bool => bool::from_datum(datum, false)?.to_string(),
+                Render::Uuid => data::uuid_from(datum)?.to_string(),
+                Render::Bytea => format!("\\x{}", custody_core::key::hex(&Vec::<u8>::from_datum(datum, false)?)),
+                Render::Number | Render::Json | Render::Output => {
+                    let text = pg_sys::OutputFunctionCall(&mut column.output, datum);
+                    let copy = data::string(text);
+                    pg_sys::pfree(text.cast());
+                    copy?
+                }
+            })
+        }
+    }
+
+    /// Appends a column's value to a row image. The settings must be pinned.
+    pub fn push_json(&self, column: &mut Column, out: &mut String) {
+        let Some(text) = self.text(column) else { return out.push_str("null") };
+        match column.render {
+            Render::Int2 | Render::Int4 | Render::Int8 | Render::Bool | Render::Json => out.push_str(&text),
+            Render::Number if json::is_number(&text) => out.push_str(&text),
+            _ => json::push_string(out, &text),
+        }
+    }
+
+    /// Whether both rows hold the same stored bytes in a column, out-of-line values compared by where they lie.
+    pub fn stores_the_same(&self, other: &Tuple<'_>, column: &Column) -> bool {
+        let i = column.index;
+        if self.nulls[i] || other.nulls[i] {
+            return self.nulls[i] == other.nulls[i];
+        }
+        if column.by_value {
+            return self.values[i] == other.values[i];
+        }
+        // SAFETY: both are by-reference values of the column's type, valid while the tuples are.
+        unsafe { bytes(self.values[i], column.length) == bytes(other.values[i], column.length) }
+    }
+
+    /// Whether a column's value lies out of line, so that reading it costs.
+    pub fn is_out_of_line(&self, column: &Column) -> bool {
+        let i = column.index;
+        // SAFETY: a variable-length value that is not NULL.
+        column.length == -1 && !self.nulls[i] && unsafe { pgrx::varatt_is_1b_e(self.values[i].cast_mut_ptr()) }
+    }
+}
+
+/// The bytes of a by-reference value as stored.
+///
+/// # Safety
+/// The Datum must be a by-reference value of a type of that length, valid for as long as the result is used.
+unsafe fn bytes<'a>(datum: pg_sys::Datum, length: i16) -> &'a [u8] {
+    let start = datum.cast_mut_ptr::<u8>();
+    // SAFETY: the caller promises it. -1 is variable length, -2 a terminated string.
+    unsafe {
+        let length = match length {
+            -1 => pgrx::varsize_any(start.cast()),
+            -2 => std::ffi::CStr::from_ptr(start.cast()).count_bytes(),
+            fixed => fixed as usize,
+        };
+        std::slice::from_raw_parts(start, length)
+    }
+}
+
+/// Holds the settings of the format's section 6 in force, and puts back what was there, errors included.
+pub struct Pinned {
+    globals: Option<Globals>,
+    nest_level: Option<i32>,
+}
+
+struct Globals {
+    date_style: i32,
+    date_order: i32,
+    interval_style: i32,
+    float_digits: i32,
+    timezone: *mut pg_sys::pg_tz,
+}
+
+impl Pinned {
+    fn new(pins: Pins) -> Self {
+        // SAFETY: these are the variables behind settings, read by output functions alone. They are put back before any
+        // setting can be looked at again. pg_tzset returns a time zone that is cached for ever.
+        let globals = (pins >= Pins::Globals).then(|| unsafe {
+            let before = Globals {
+                date_style: pg_sys::DateStyle,
+                date_order: pg_sys::DateOrder,
+                interval_style: pg_sys::IntervalStyle,
+                float_digits: pg_sys::extra_float_digits,
+                timezone: pg_sys::session_timezone,
+            };
+            let utc = pg_sys::pg_tzset(c"UTC".as_ptr());
+            pg_sys::DateStyle = pg_sys::USE_ISO_DATES as i32;
+            pg_sys::DateOrder = pg_sys::DATEORDER_YMD as i32;
+            pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as i32;
+            pg_sys::extra_float_digits = 1;
+            if !utc.is_null() {
+                pg_sys::session_timezone = utc;
+            }
+            before
+        });
+        let mut pinned = Self { globals, nest_level: None };
+        if pins == Pins::All {
+            // SAFETY: a settings level of our own, ended in `drop`, or by PostgreSQL's abort after an error.
+            unsafe {
+                pinned.nest_level = Some(pg_sys::NewGUCNestLevel());
+                for (name, value) in [
+                    (c"search_path", c"pg_catalog"),
+                    (c"bytea_output", c"hex"),
+                    (c"quote_all_identifiers", c"off"),
+                    (c"lc_monetary", c"C"),
+                    (c"xmloption", c"content"),
+                ] {
+                    pg_sys::set_config_option(
+                        name.as_ptr(),
+                        value.as_ptr(),
+                        pg_sys::GucContext::PGC_USERSET,
+                        pg_sys::GucSource::PGC_S_SESSION,
+                        pg_sys::GucAction::GUC_ACTION_SAVE,
+                        true,
+                        0,
+                        false,
+                    );
+                }
+            }
+        }
+        pinned
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: puts back what `new` found. After an error, PostgreSQL's abort ends the settings level itself.
+        unsafe {
+            if let Some(level) = self.nest_level
+                && !std::thread::panicking()
+            {
+                pg_sys::AtEOXact_GUC(true, level);
+            }
+            if let Some(before) = &self.globals {
+                pg_sys::DateStyle = before.date_style;
+                pg_sys::DateOrder = before.date_order;
+                pg_sys::IntervalStyle = before.interval_style;
+                pg_sys::extra_float_digits = before.float_digits;
+                pg_sys::session_timezone = before.timezone;
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Reading our own tables, and a few catalogs, directly: no SPI, no privileges of the caller's, no search_path.
+
+use pgrx::{FromDatum, pg_sys};
+use uuid::Uuid;
+
+use custody_core::journal::ChainEnd;
+
+use crate::error::{Error, Result};
+use crate::pg::data;
+
+/// A row that a scan is at.
+pub struct Row<'a> {
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl Row<'_> {
+    /// Column `n`, from 1. `T` must be the column's type.
+    pub fn get<T: FromDatum>(&self, n: usize) -> Option<T> {
+        // SAFETY: the callers, all in this crate, name the types that sql/install/20_tables.sql declares.
+        unsafe { T::from_datum(*self.values.get(n - 1)?, *self.nulls.get(n - 1)?) }
+    }
+
+    /// A uuid column.
+    pub fn uuid(&self, n: usize) -> Option<Uuid> {
+        if *self.nulls.get(n - 1)? {
+            return None;
+        }
+        // SAFETY: as in `get`.
+        unsafe { data::uuid_from(*self.values.get(n - 1)?) }
+    }
+
+    /// A name[] column.
+    pub fn names(&self, n: usize) -> Vec<String> {
+        match (self.values.get(n - 1), self.nulls.get(n - 1)) {
+            // SAFETY: as in `get`.
+            (Some(datum), Some(false)) => unsafe { data::names_of_array(*datum) }.unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A name column.
+    pub fn name(&self, n: usize) -> Option<String> {
+        if *self.nulls.get(n - 1)? {
+            return None;
+        }
+        // SAFETY: as in `get`; a name is a terminated string of fixed length.
+        unsafe { data::string((*self.values.get(n - 1)?.cast_mut_ptr::<pg_sys::NameData>()).data.as_ptr()) }
+    }
+}
+
+/// What a column must be equal to.
+pub enum Key<'a> {
+    /// An oid.
+    Oid(pg_sys::Oid),
+    /// Text in the C collation.
+    Text(&'a str),
+}
+
+/// The oid of one of our tables, or of its index; none if the extension is not installed here.
+pub fn our_table(name: &str) -> Option<pg_sys::Oid> {
+    let name = data::c_string(name);
+    // SAFETY: catalog look-ups by name; the strings outlive the calls.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"custody".as_ptr(), true);
+        let oid = pg_sys::get_relname_relid(name.as_ptr(), schema);
+        (schema != pg_sys::InvalidOid && oid != pg_sys::InvalidOid).then_some(oid)
+    }
+}
+
+/// Reads all rows of one of our tables whose first columns equal `keys`, through the primary key if there are any.
+pub fn our_rows<T>(table: &str, keys: &[Key<'_>], each: impl FnMut(&Row<'_>) -> Option<T>) -> Result<Vec<T>> {
+    let relid = our_table(table).ok_or(Error::NotStarted)?;
+    rows(relid, None, keys, each)
+}
+
+/// Reads rows of a relation by an index on its first columns (the primary key's, unless another is named).
+pub fn rows<T>(
+    relid: pg_sys::Oid,
+    index: Option<pg_sys::Oid>,
+    keys: &[Key<'_>],
+    mut each: impl FnMut(&Row<'_>) -> Option<T>,
+) -> Result<Vec<T>> {
+    let texts: Vec<Option<pg_sys::Datum>> = keys
+        .iter()
+        .map(|key| match key {
+            Key::Oid(oid) => Some(pg_sys::Datum::from(*oid)),
+            Key::Text(text) => data::text(text),
+        })
+        .collect();
+    let mut found = Vec::new();
+    // SAFETY: the relation is locked while it is read. The snapshot is the newest, as registries may have changed since a
+    // REPEATABLE READ transaction began, and is registered while it is used. Tuples are read before the scan moves on.
+    unsafe {
+        let relation = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
+        let index = match index {
+            _ if keys.is_empty() => pg_sys::InvalidOid,
+            Some(index) => index,
+            None => pg_sys::RelationGetPrimaryKeyIndex(relation),
+        };
+        let mut scan_keys: Vec<pg_sys::ScanKeyData> = vec![std::mem::zeroed(); keys.len()];
+        for (i, (key, datum)) in keys.iter().zip(&texts).enumerate() {
+            let procedure = match key {
+                Key::Oid(_) => pg_sys::F_OIDEQ,
+                Key::Text(_) => pg_sys::F_TEXTEQ,
+            };
+            pg_sys::ScanKeyInit(
+                &mut scan_keys[i],
+                i as i16 + 1,
+                pg_sys::BTEqualStrategyNumber as u16,
+                pg_sys::Oid::from(procedure),
+                datum.unwrap_or(pg_sys::Datum::from(0)),
+            );
+        }
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            index,
+            index != pg_sys::InvalidOid,
+            snapshot,
+            keys.len() as i32,
+            scan_keys.as_mut_ptr(),
+        );
+        let descriptor = (*relation).rd_att;
+        let width = (*descriptor).natts as usize;
+        let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); width], vec![false; width]);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            if let Some(value) = each(&Row { values: &values, nulls: &nulls }) {
+                found.push(value);
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    Ok(found)
+}
+
+/// Where a chain ends in `custody.entry`, for the one who holds its lane; none if it has no entry.
+///
+/// SnapshotSelf, because the transaction's own snapshot may be older than the last holder's commit, and because an MVCC scan
+/// would take predicate locks under SERIALIZABLE. The lane makes sure that nobody is appending meanwhile.
+pub fn chain_end(tenant: &str, incarnation: Uuid, lane: i64) -> Result<Option<ChainEnd>> {
+    let relid = our_table("entry").ok_or(Error::NotStarted)?;
+    let tenant = data::text(tenant).unwrap_or(pg_sys::Datum::from(0));
+    let incarnation = data::uuid(incarnation).unwrap_or(pg_sys::Datum::from(0));
+    let keys = [
+        (column::TENANT, pg_sys::F_TEXTEQ, tenant),
+        (column::INCARNATION, pg_sys::F_UUID_EQ, incarnation),
+        (column::LANE, pg_sys::F_INT4EQ, pg_sys::Datum::from(lane as i32)),
+    ];
+    // SAFETY: as in `rows`. The index is the primary key: (tenant, incarnation, lane, seq), so that the first tuple backwards is
+    // the chain's end. SnapshotSelf is static.
+    unsafe {
+        let relation = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
+        let index = pg_sys::index_open(pg_sys::RelationGetPrimaryKeyIndex(relation), pg_sys::AccessShareLock as i32);
+        let mut scan_keys: [pg_sys::ScanKeyData; 3] = std::mem::zeroed();
+        for (scan_key, (attribute, procedure, datum)) in scan_keys.iter_mut().zip(keys) {
+            let strategy = pg_sys::BTEqualStrategyNumber as u16;
+            pg_sys::ScanKeyInit(scan_key, attribute, strategy, pg_sys::Oid::from(procedure), datum);
+        }
+        let stale = crate::settings::sabotaged("stale_head");
+        let snapshot = if stale { pg_sys::GetTransactionSnapshot() } else { &raw mut pg_sys::SnapshotSelfData };
+        let scan = pg_sys::systable_beginscan_ordered(relation, index, snapshot, 3, scan_keys.as_mut_ptr());
+        let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
+        let mut end = None;
+        if !tuple.is_null() {
+            let descriptor = (*relation).rd_att;
+            let width = (*descriptor).natts as usize;
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); width], vec![false; width]);
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let row = Row { values: &values, nulls: &nulls };
+            let seq = row.get::<i64>(column::SEQ as usize);
+            let hash = row.get::<Vec<u8>>(column::HASH as usize).and_then(|h| h.try_into().ok());
+            end = seq.zip(hash).map(|(seq, hash)| ChainEnd { seq, hash });
+            if end.is_none() {
+                return Err(Error::internal("the last entry of a chain has no hash of 32 bytes"));
+            }
+        }
+        pg_sys::systable_endscan_ordered(scan);
+        pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        Ok(end)
+    }
+}
+
+/// The columns of `custody.entry` by number, as sql/install/20_tables.sql declares them.
+pub mod column {
+    pub const SEQ: i16 = 1;
+    pub const LANE: i16 = 7;
+    pub const INCARNATION: i16 = 10;
+    pub const TENANT: i16 = 12;
+    pub const HASH: i16 = 28;
+    pub const COUNT: usize = 29;
+}
+
+/// The topmost table that a partition belongs to; the table itself if it is none.
+pub fn partition_root(relid: pg_sys::Oid) -> Result<pg_sys::Oid> {
+    let mut root = relid;
+    loop {
+        // SAFETY: a catalog look-up.
+        if !unsafe { pg_sys::get_rel_relispartition(root) } {
+            return Ok(root);
+        }
+        const INHERITS: u32 = 2611;
+        const INHERITS_RELID_SEQNO_INDEX: u32 = 2680;
+        let parents = rows(
+            pg_sys::Oid::from(INHERITS),
+            Some(pg_sys::Oid::from(INHERITS_RELID_SEQNO_INDEX)),
+            &[Key::Oid(root)],
+            |row| row.get::<pg_sys::Oid>(2),
+        )?;
+        match parents.first() {
+            Some(parent) => root = *parent,
+            None => return Ok(root),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Facts about this session, its transaction and its server.
+
+use std::path::PathBuf;
+
+use pgrx::pg_sys;
+
+use crate::pg::append::EPOCH;
+use crate::pg::data;
+
+/// Depth of the current (sub)transaction; 1 is the top.
+pub fn nest_level() -> u32 {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+}
+
+/// The full id of the top-level transaction; assigns one.
+pub fn transaction_id() -> u64 {
+    // SAFETY: within a transaction that writes.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// The WAL insert position.
+pub fn wal_position() -> u64 {
+    // SAFETY: reads shared state; not called in recovery, where nothing is written.
+    unsafe { pg_sys::GetXLogInsertRecPtr() }
+}
+
+/// The wall clock, in microseconds since 1970.
+pub fn now() -> i64 {
+    // SAFETY: no arguments, no state.
+    unsafe { pg_sys::GetCurrentTimestamp() + EPOCH }
+}
+
+/// When the current statement began, in seconds since 1970.
+pub fn statement_started() -> i64 {
+    // SAFETY: reads transaction state.
+    unsafe { (pg_sys::GetCurrentStatementStartTimestamp() + EPOCH).div_euclid(1_000_000) }
+}
+
+/// The role that logged in, or that SET SESSION AUTHORIZATION put in its place.
+pub fn session_role() -> pg_sys::Oid {
+    // SAFETY: reads session state.
+    unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// The role whose privileges count now.
+pub fn current_role() -> pg_sys::Oid {
+    // SAFETY: reads session state.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// A role's name.
+pub fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: a catalog look-up; a dropped role gives null.
+    unsafe { data::string(pg_sys::GetUserNameFromId(role, true)) }.unwrap_or_else(|| format!("oid {}", role.to_u32()))
+}
+
+/// Whether a role is another, or a member of it, superusers not counted as members of everything.
+pub fn is_member(role: pg_sys::Oid, group: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::is_member_of_role_nosuper(role, group) }
+}
+
+/// Whether row-level security does not bind a role, and why.
+pub fn why_unbound(role: pg_sys::Oid) -> Option<&'static str> {
+    // SAFETY: catalog look-ups.
+    unsafe {
+        if pg_sys::superuser_arg(role) {
+            Some("is a superuser")
+        } else if pg_sys::has_bypassrls_privilege(role) {
+            Some("has BYPASSRLS")
+        } else {
+            None
+        }
+    }
+}
+
+/// The application_name.
+pub fn application_name() -> Option<String> {
+    // SAFETY: a setting's value, a terminated string or null.
+    unsafe { data::string(pg_sys::application_name) }.filter(|name| !name.is_empty())
+}
+
+/// What tells this copy of the database from others: (system identifier, timeline, database oid).
+pub fn instance() -> (i64, i32, pg_sys::Oid) {
+    // SAFETY: reads shared and session state; not called in recovery.
+    unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::GetWALInsertionTimeLine() as i32, pg_sys::MyDatabaseId) }
+}
+
+/// The data directory.
+pub fn data_directory() -> PathBuf {
+    // SAFETY: set once, before any session.
+    unsafe { data::string(pg_sys::DataDir) }.unwrap_or_default().into()
+}
+
+/// Whether a write is impossible now, so that nothing may be flushed: a parallel query is running.
+pub fn in_parallel_mode() -> bool {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::IsInParallelMode() }
+}
+
+/// Whether this is a transaction block, or only one statement.
+pub fn in_transaction_block() -> bool {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
+/// Whether row-level security applies to the current role on a table.
+pub fn row_security_active(relid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up; an InvalidOid role means the current one.
+    unsafe { pg_sys::check_enable_rls(relid, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
+}
+
+/// Makes what was done so far visible to what follows in this transaction.
+pub fn next_command() {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
+/// Raises a pending query cancel or termination.
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// Runs `work` as the extension's owner. Used for nothing but statements that this crate wrote, with every name qualified.
+pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
+    let _guard = Owner::enter();
+    work()
+}
+
+struct Owner {
+    role: pg_sys::Oid,
+    context: i32,
+}
+
+impl Owner {
+    fn enter() -> Self {
+        let entry = crate::pg::scan::our_table("entry");
+        let (mut role, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: the relation is open while its owner is read.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut role, &mut context);
+            if let Some(entry) = entry {
+                let relation = pg_sys::table_open(entry, pg_sys::AccessShareLock as i32);
+                let owner = (*(*relation).rd_rel).relowner;
+                pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+                pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+            }
+        }
+        Self { role, context }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // SAFETY: restores what was. (After an error, PostgreSQL's abort restores it as well.)
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
+    }
+}
+
+/// The qualified, quoted name of a relation.
+pub fn relation_name(relid: pg_sys::Oid) -> String {
+    // SAFETY: catalog look-ups; null for a relation that is gone.
+    unsafe {
+        let name = pg_sys::get_rel_name(relid);
+        if name.is_null() {
+            return format!("relation {}", relid.to_u32());
+        }
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid));
+        data::string(pg_sys::quote_qualified_identifier(schema, name)).unwrap_or_default()
+    }
+}
+
+/// A relation's schema and name, unquoted.
+pub fn relation_names(relid: pg_sys::Oid) -> Option<(String, String)> {
+    // SAFETY: catalog look-ups; null for a relation that is gone.
+    unsafe {
+        let name = data::string(pg_sys::get_rel_name(relid))?;
+        let schema = data::string(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid)))?;
+        Some((schema, name))
+    }
+}
+
+/// Takes the text of the running statement out of pg_stat_activity and, should it fail, out of the server log.
+pub fn hide_statement() {
+    const HIDDEN: &std::ffi::CStr = c"SELECT custody.authenticate(<hidden>)";
+    // SAFETY: a static string in place of the client's, which PostgreSQL replaces at the next statement.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, HIDDEN.as_ptr());
+        pg_sys::debug_query_string = HIDDEN.as_ptr();
+    }
+}

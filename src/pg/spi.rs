@@ -1,0 +1,45 @@
+//! A little SPI: statements of ours, all names in them qualified.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::spi::{Spi, SpiClient, SpiHeapTupleData};
+
+use crate::error::{Error, Result};
+
+/// Runs a statement that changes something.
+pub fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<()> {
+    Spi::run_with_args(sql, arguments).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// Runs a query that changes nothing, and takes what `each` makes of every row.
+pub fn rows<T>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+    mut each: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::SpiError>,
+) -> Result<Vec<T>> {
+    let query = |client: &SpiClient<'_>| -> std::result::Result<Vec<T>, pgrx::spi::SpiError> {
+        let table = client.select(sql, None, arguments)?;
+        let mut found = Vec::with_capacity(table.len());
+        for row in table {
+            found.push(each(&row)?);
+        }
+        Ok(found)
+    };
+    Spi::connect(query).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// The same, seeing also what this transaction's commands did so far.
+pub fn rows_now<T>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+    mut each: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::SpiError>,
+) -> Result<Vec<T>> {
+    let query = |client: &mut SpiClient<'_>| -> std::result::Result<Vec<T>, pgrx::spi::SpiError> {
+        let table = client.update(sql, None, arguments)?;
+        let mut found = Vec::with_capacity(table.len());
+        for row in table {
+            found.push(each(&row)?);
+        }
+        Ok(found)
+    };
+    Spi::connect_mut(query).map_err(|e| Error::internal(e.to_string()))
+}

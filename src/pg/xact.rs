@@ -1,0 +1,64 @@
+//! Being told when transactions and savepoints end, and when a table's definition changes.
+
+use std::ffi::c_void;
+
+use pgrx::pg_sys;
+
+use crate::audit::transaction;
+use crate::pg::guard::guard;
+use crate::pg::session;
+use crate::tenant::context;
+
+/// Registers the callbacks, once for the life of the process.
+pub fn register() {
+    // SAFETY: the callbacks are static functions that never unwind into C.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(savepoint_event), std::ptr::null_mut());
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
+    }
+}
+
+unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    // SAFETY: the guard is the whole body.
+    unsafe {
+        guard(|| {
+            match event {
+                XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => transaction::before_end()?,
+                XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
+                    transaction::ended();
+                    context::transaction_ended();
+                    crate::audit::key::transaction_ended(event != XACT_EVENT_ABORT);
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+    }
+}
+
+unsafe extern "C-unwind" fn savepoint_event(
+    event: pg_sys::SubXactEvent::Type,
+    _: pg_sys::SubTransactionId,
+    _: pg_sys::SubTransactionId,
+    _: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    // SAFETY: the guard is the whole body.
+    unsafe {
+        guard(|| {
+            match event {
+                SUBXACT_EVENT_COMMIT_SUB => transaction::savepoint_released(session::nest_level()),
+                SUBXACT_EVENT_ABORT_SUB => transaction::savepoint_rolled_back(session::nest_level()),
+                _ => {}
+            }
+            Ok(())
+        });
+    }
+}
+
+unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
+    // Only notes it: nothing may be looked up here.
+    crate::audit::table::forget(relid.to_u32());
+}

@@ -1,0 +1,278 @@
+//! Whether the log is whole: walks the chains with the pure core, and looks at what is switched on now.
+
+use pgrx::spi::{Spi, SpiHeapTupleData};
+use serde_json::Value;
+use uuid::Uuid;
+
+use custody_core::entry::Entry;
+use custody_core::verify::{ChainId, Head, KeyRecord, Report, Verifier};
+
+use crate::audit::transaction;
+use crate::error::{Error, Result};
+use crate::pg::call::{Call, value};
+use crate::pg::data::{self, Nulled};
+use crate::pg::{scan, session, spi};
+use crate::sql_functions;
+
+sql_functions! {
+    custody_verify, pg_finfo_custody_verify => |call: &mut Call| {
+        let tenant: Option<String> = call.optional(2);
+        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), tenant.as_deref())?;
+        let rows: Vec<_> = outcome.rows();
+        call.return_rows(rows)
+    };
+    custody_assert_verified, pg_finfo_custody_assert_verified => |call: &mut Call| {
+        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), None)?;
+        match outcome.findings.is_empty() {
+            true => Ok(data::text(&outcome.summary)),
+            false => Err(Error::NotVerified {
+                findings: outcome.findings.iter().take(50).map(Finding::line).collect::<Vec<_>>().join("\n"),
+                summary: outcome.summary,
+            }),
+        }
+    };
+}
+
+/// A finding, of the chains or of what is switched on now.
+struct Finding {
+    verdict: String,
+    chain: Option<ChainId>,
+    seq: Option<i64>,
+    detail: String,
+}
+
+impl Finding {
+    fn line(&self) -> String {
+        match &self.chain {
+            Some(c) => {
+                let seq = self.seq.unwrap_or_default();
+                format!("{}: tenant \"{}\", lane {}, seq {seq}, incarnation {}: {}", self.verdict, c.tenant, c.lane, c.incarnation, self.detail)
+            }
+            None => format!("{}: {}", self.verdict, self.detail),
+        }
+    }
+}
+
+struct Outcome {
+    verdict: &'static str,
+    summary: String,
+    findings: Vec<Finding>,
+}
+
+impl Outcome {
+    fn rows(&self) -> Vec<Vec<Nulled>> {
+        let summary = vec![data::text(self.verdict), None, None, None, None, data::text(&self.summary)];
+        let findings = self.findings.iter().map(|f| {
+            vec![
+                data::text(&f.verdict),
+                f.chain.as_ref().and_then(|c| data::uuid(c.incarnation)),
+                f.chain.as_ref().and_then(|c| data::text(&c.tenant)),
+                f.chain.as_ref().and_then(|c| value(c.lane as i32)),
+                f.seq.and_then(value),
+                data::text(&f.detail),
+            ]
+        });
+        std::iter::once(summary).chain(findings).collect()
+    }
+}
+
+fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>) -> Result<Outcome> {
+    transaction::flush()?;
+    let pin = pin.map(|p| p.trim().to_ascii_lowercase());
+    if pin.as_ref().is_some_and(|p| p.len() != 64 || !p.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Err(Error::BadArgument { name: "pin", why: "must be a fingerprint: 64 hex digits".into() });
+    }
+    let against_heads = heads.is_some();
+    let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h.0))?;
+    let heads: Vec<Head> = heads.into_iter().filter(|h| tenant.is_none_or(|t| t == h.chain.tenant)).collect();
+    let keys = keys()?;
+    let mut walk = Walk { verifier: Verifier::new(&keys, pin.as_deref(), heads), guard_lifted: 0 };
+    walk.all(tenant)?;
+    let guard_lifted = walk.guard_lifted;
+    let report = walk.verifier.finish();
+    let mut findings: Vec<Finding> = report
+        .findings
+        .iter()
+        .map(|f| Finding { verdict: f.verdict.to_string(), chain: f.chain.clone(), seq: f.chain.as_ref().map(|_| f.seq), detail: f.detail.clone() })
+        .collect();
+    findings.append(&mut what_is_off()?);
+    let verdict = match (report.counts.entries, findings.is_empty()) {
+        (0, _) => "empty",
+        (_, true) => "valid",
+        (_, false) => "invalid",
+    };
+    let summary = summary(&report, findings.len(), pin.as_deref(), against_heads, tenant, guard_lifted)?;
+    Ok(Outcome { verdict, summary, findings })
+}
+
+/// What was checked, and how far that goes.
+fn summary(
+    report: &Report,
+    findings: usize,
+    pin: Option<&str>,
+    against_heads: bool,
+    tenant: Option<&str>,
+    guard_lifted: u64,
+) -> Result<String> {
+    let counts = &report.counts;
+    let current = scan::our_rows("instance", &[], |row| row.uuid(2))?.pop();
+    let own = current.and_then(|id| counts.by_incarnation.get(&id)).copied().unwrap_or(0);
+    let mut text = format!(
+        "{} entries in {} chains{}, {} signatures hold; {}",
+        counts.entries,
+        counts.chains,
+        tenant.map(|t| format!(" of tenant \"{t}\"")).unwrap_or_default(),
+        counts.signatures,
+        match findings.max(counts.findings as usize) {
+            0 => "no finding".to_owned(),
+            1 => "1 finding".to_owned(),
+            n => format!("{n} findings"),
+        }
+    );
+    if counts.entries > own {
+        text += &format!("; inherited {} of {} from {} earlier incarnations", counts.entries - own, counts.entries,
+            counts.by_incarnation.keys().filter(|id| Some(**id) != current).count());
+    }
+    if guard_lifted > 0 {
+        text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
+    }
+    text += "; assurance: signed";
+    text += match pin {
+        Some(_) => ", key pinned",
+        None => ", key not pinned: who can rewrite the log can rewrite its keys",
+    };
+    text += match against_heads {
+        true => ", held against kept heads",
+        false => ", no heads given: a chain cut at its end is not seen",
+    };
+    Ok(text)
+}
+
+struct Walk {
+    verifier: Verifier,
+    guard_lifted: u64,
+}
+
+impl Walk {
+    /// Reads every entry in order, a thousand at a time.
+    fn all(&mut self, tenant: Option<&str>) -> Result<()> {
+        const ENTRIES: &str = "SELECT incarnation, tenant::text, lane, seq, format, (lsn - '0/0'::pg_catalog.pg_lsn)::bigint, ordinal,
+              (EXTRACT(epoch FROM at) * 1000000)::bigint, xid::text::bigint, op::text, schema_name::text, table_name::text, login_role::text, acting_role::text,
+              move_id, actor_seq, signs_run, key_id::text, actor_salt, actor::text, row_salt, row_key::text, old::text, new::text,
+              actor_digest, row_digest, prev_hash, hash, signature
+            FROM custody.entry WHERE $1 IS NULL OR tenant OPERATOR(pg_catalog.=) $1
+            ORDER BY tenant, incarnation, lane, seq";
+        Spi::connect(|client| -> std::result::Result<(), pgrx::spi::SpiError> {
+            let mut cursor = client.open_cursor(ENTRIES, &[tenant.into()]);
+            loop {
+                let table = cursor.fetch(1000)?;
+                if table.is_empty() {
+                    return Ok(());
+                }
+                for row in table {
+                    self.entry(&row)?;
+                }
+                session::check_for_interrupts();
+            }
+        })
+        .map_err(|e| Error::internal(e.to_string()))
+    }
+
+    fn entry(&mut self, row: &SpiHeapTupleData<'_>) -> std::result::Result<(), pgrx::spi::SpiError> {
+        let uuid = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<pgrx::Uuid>(n)?.map(|u| Uuid::from_bytes(*u.as_bytes())));
+        let text = |n| row.get::<String>(n);
+        let bytes = |n| row.get::<Vec<u8>>(n);
+        let big = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<i64>(n)?.unwrap_or_default());
+        let (tenant, op, login, acting) = (text(2)?, text(10)?, text(13)?, text(14)?);
+        let (schema_name, table_name, key_id, actor) = (text(11)?, text(12)?, text(18)?, text(20)?);
+        let (row_key, old, new) = (text(22)?, text(23)?, text(24)?);
+        let (actor_salt, row_salt, actor_digest, row_digest) = (bytes(19)?, bytes(21)?, bytes(25)?, bytes(26)?);
+        let (prev_hash, hash, signature) = (bytes(27)?, bytes(28)?, bytes(29)?);
+        let entry = Entry {
+            incarnation: uuid(1)?.unwrap_or_default(),
+            tenant: tenant.as_deref().unwrap_or_default(),
+            lane: row.get::<i32>(3)?.unwrap_or_default().into(),
+            seq: big(4)?,
+            format: row.get::<i16>(5)?.unwrap_or_default(),
+            lsn: big(6)? as u64,
+            ordinal: row.get::<i32>(7)?.unwrap_or_default().into(),
+            at: big(8)?,
+            xid: big(9)? as u64,
+            op: op.as_deref().unwrap_or_default(),
+            schema_name: schema_name.as_deref(),
+            table_name: table_name.as_deref(),
+            login_role: login.as_deref().unwrap_or_default(),
+            acting_role: acting.as_deref().unwrap_or_default(),
+            move_id: uuid(15)?,
+            actor_seq: big(16)?,
+            signs_run: row.get::<bool>(17)?.unwrap_or_default(),
+            key_id: key_id.as_deref(),
+            actor_salt: actor_salt.as_deref(),
+            actor: actor.as_deref(),
+            row_salt: row_salt.as_deref(),
+            row_key: row_key.as_deref(),
+            old: old.as_deref(),
+            new: new.as_deref(),
+            actor_digest: actor_digest.as_deref(),
+            row_digest: row_digest.as_deref().unwrap_or_default(),
+            prev_hash: prev_hash.as_deref().unwrap_or_default(),
+            hash: hash.as_deref().unwrap_or_default(),
+            signature: signature.as_deref(),
+        };
+        self.guard_lifted += u64::from(entry.op == "GUARD_OFF");
+        self.verifier.entry(&entry);
+        Ok(())
+    }
+}
+
+fn keys() -> Result<Vec<KeyRecord>> {
+    const KEYS: &str = "SELECT key_id::text, incarnation, public_key, predecessor::text, endorsement FROM custody.signing_key";
+    spi::rows(KEYS, &[], |row| {
+        Ok(KeyRecord {
+            key_id: row.get(1)?.unwrap_or_default(),
+            incarnation: row.get::<pgrx::Uuid>(2)?.map(|u| Uuid::from_bytes(*u.as_bytes())).unwrap_or_default(),
+            public_key: row.get(3)?.unwrap_or_default(),
+            predecessor: row.get(4)?,
+            endorsement: row.get(5)?,
+        })
+    })
+}
+
+/// What is not in force at this moment, whatever the log says.
+fn what_is_off() -> Result<Vec<Finding>> {
+    let off = |verdict: &'static str, sql: &str| {
+        spi::rows(sql, &[], |row| {
+            let detail = row.get::<String>(1)?.unwrap_or_default();
+            Ok(Finding { verdict: verdict.into(), chain: None, seq: None, detail })
+        })
+    };
+    let mut found = off(
+        "capture_disabled",
+        "SELECT pg_catalog.format('now: trigger %s on %s is %s, so changes are not recorded', g.trigger_name, g.relid::pg_catalog.regclass, g.problem)
+         FROM custody.capture_gap g ORDER BY 1",
+    )?;
+    found.append(&mut off(
+        "guard_lifted",
+        "SELECT pg_catalog.format('now: %s is %s, so the log is not guarded', g.object, g.problem) FROM custody.guard_gap g ORDER BY 1",
+    )?);
+    Ok(found)
+}
+
+fn read_heads(heads: &Value) -> Result<Vec<Head>> {
+    let bad = || Error::BadArgument {
+        name: "heads",
+        why: "must be what SELECT jsonb_agg(h) FROM custody.heads() h gave: an array of {incarnation, tenant, lane, seq, hash}".into(),
+    };
+    let read = |head: &Value| -> Option<Head> {
+        let text = |name: &str| head.get(name)?.as_str();
+        let hash = text("hash")?;
+        let hash = (0..hash.len() / 2).map(|i| u8::from_str_radix(hash.get(2 * i..2 * i + 2)?, 16).ok()).collect::<Option<Vec<u8>>>()?;
+        let chain = ChainId {
+            incarnation: text("incarnation")?.parse().ok()?,
+            tenant: text("tenant")?.to_owned(),
+            lane: head.get("lane")?.as_i64()?,
+        };
+        Some(Head { chain, seq: head.get("seq")?.as_i64().filter(|seq| *seq >= 1)?, hash })
+    };
+    heads.as_array().and_then(|heads| heads.iter().map(read).collect()).ok_or_else(bad)
+}

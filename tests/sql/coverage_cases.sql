@@ -1,0 +1,435 @@
+-- Cases of custody.coverage(). Each block runs as a superuser in a transaction of its own, on the base that the harness makes, and is
+-- rolled back. "case: ID OBJECT": afterwards coverage() has that id with that object, which it had not before.
+-- "control: NAME": afterwards coverage() has no finding of medium or worse.
+
+-- case: CU001 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+-- case: CU001 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY HASH (tenant_id);
+-- case: CU001 elsewhere."Odd ""name"""
+CREATE SCHEMA elsewhere;
+CREATE TABLE elsewhere."Odd ""name""" (tenant_id text NOT NULL);
+-- case: CU001 clinic.notes_1
+CREATE TABLE clinic.notes (id int) PARTITION BY LIST (id);
+CREATE TABLE clinic.notes_1 PARTITION OF clinic.notes FOR VALUES IN (1);
+-- case: CU001 clinic.patients
+ALTER TABLE clinic.patients DISABLE ROW LEVEL SECURITY;
+DROP POLICY custody_tenant ON clinic.patients;
+DROP POLICY custody_floor ON clinic.patients;
+-- case: CU002 clinic.patients
+ALTER TABLE clinic.patients NO FORCE ROW LEVEL SECURITY;
+-- case: CU002 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+-- case: CU003 clinic.patients
+ALTER TABLE clinic.patients DISABLE ROW LEVEL SECURITY;
+-- case: CU003 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+-- case: CU004 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+-- case: CU004 clinic.patients
+DROP POLICY custody_tenant ON clinic.patients;
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY everybody ON clinic.visits USING (true);
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, amount int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY positive ON clinic.visits TO custody_app USING (amount >= 0);
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY itself ON clinic.visits USING (tenant_id = tenant_id);
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY writes_anything ON clinic.visits TO clinic_app USING (tenant_id = custody.tenant()) WITH CHECK (true);
+-- case: CU005 clinic.visits
+-- The restrictive policy is for one role, and not for all.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY everybody ON clinic.visits USING (true);
+CREATE POLICY narrow ON clinic.visits AS RESTRICTIVE TO clinic_app USING (tenant_id = custody.tenant());
+-- case: CU005 clinic.visits
+-- The restrictive policy is for reading only.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY everybody ON clinic.visits USING (true);
+CREATE POLICY narrow ON clinic.visits AS RESTRICTIVE FOR SELECT USING (tenant_id = custody.tenant());
+-- case: CU005 clinic.visits
+-- For a group that the application is in by way of another.
+CREATE ROLE clinic_staff;
+GRANT clinic_staff TO clinic_app;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY staff ON clinic.visits TO clinic_staff USING (id > 0);
+-- case: CU006 clinic.notes
+CREATE TABLE clinic.notes (id int PRIMARY KEY, body text);
+-- case: CU006 clinic.notes
+CREATE TABLE clinic.notes (id int PRIMARY KEY, author text);
+ALTER TABLE clinic.notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.notes USING (author = custody.subject());
+-- case: CU007 clinic.patients
+ALTER TABLE clinic.patients DROP CONSTRAINT patients_pkey;
+ALTER TABLE clinic.patients ALTER COLUMN tenant_id DROP NOT NULL;
+-- case: CU008 clinic.patients
+DROP POLICY custody_floor ON clinic.patients;
+-- case: CU008 clinic.patients
+ALTER POLICY custody_floor ON clinic.patients USING (true);
+-- case: CU008 clinic.patients
+ALTER POLICY custody_floor ON clinic.patients WITH CHECK (tenant_id = custody.tenant() OR name = 'x');
+-- case: CU008 clinic.patients
+ALTER POLICY custody_floor ON clinic.patients TO clinic_app;
+-- case: CU008 clinic.patients
+DROP POLICY custody_floor ON clinic.patients;
+CREATE POLICY custody_floor ON clinic.patients USING (tenant_id = custody.tenant());
+-- case: CU008 clinic.patients
+DROP POLICY custody_floor ON clinic.patients;
+CREATE POLICY custody_floor ON clinic.patients AS RESTRICTIVE FOR SELECT USING (tenant_id = custody.tenant());
+-- case: CU009 clinic.patients
+DROP TRIGGER "!custody_require_context" ON clinic.patients;
+-- case: CU009 clinic.patients
+ALTER TABLE clinic.patients DISABLE TRIGGER "!custody_require_context";
+-- case: CU009 clinic.patients
+ALTER TABLE clinic.patients ENABLE TRIGGER "!custody_require_context";
+-- case: CU010 clinic.patients
+ALTER TABLE clinic.patients DROP CONSTRAINT patients_pkey, ADD PRIMARY KEY (id, tenant_id);
+-- case: CU011 clinic.patients
+ALTER TABLE clinic.patients ADD UNIQUE (name);
+-- case: CU011 clinic.patients
+CREATE UNIQUE INDEX ON clinic.patients (lower(name)) WHERE id > 0;
+-- case: CU011 clinic.stays
+CREATE TABLE clinic.stays (tenant_id text NOT NULL, id int, during int4range, EXCLUDE USING gist (during WITH &&));
+SELECT custody.protect('clinic.stays');
+-- case: CU011 clinic.visits
+-- Low: nobody guesses a uuid.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id uuid PRIMARY KEY);
+SELECT custody.protect('clinic.visits');
+-- case: CU012 clinic.visits
+ALTER TABLE clinic.patients ADD UNIQUE (id);
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, patient int REFERENCES clinic.patients (id) ON DELETE CASCADE, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('clinic.visits');
+-- case: CU012 clinic.visits
+-- The tenant column is there, but refers to something else.
+ALTER TABLE clinic.patients ADD UNIQUE (name, id);
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, patient int, PRIMARY KEY (tenant_id, id),
+  FOREIGN KEY (tenant_id, patient) REFERENCES clinic.patients (name, id));
+SELECT custody.protect('clinic.visits');
+-- case: CU013 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+CREATE POLICY own_again ON clinic.visits FOR SELECT TO clinic_app USING (tenant_id = custody.tenant() AND id > 0);
+-- case: CU013 clinic.visits
+-- Of one role and of a group that it is in.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits TO custody_app USING (tenant_id = custody.tenant());
+CREATE POLICY own_again ON clinic.visits FOR UPDATE TO clinic_app USING (tenant_id = custody.tenant());
+
+-- case: CU020 clinic_app
+ALTER ROLE clinic_app BYPASSRLS;
+-- case: CU020 clinic_root
+CREATE ROLE clinic_root SUPERUSER IN ROLE clinic_app;
+-- case: CU021 clinic_app
+CREATE ROLE clinic_root SUPERUSER;
+CREATE ROLE clinic_ops;
+GRANT clinic_root TO clinic_ops;
+GRANT clinic_ops TO clinic_app;
+-- case: CU021 clinic_app
+CREATE ROLE clinic_root BYPASSRLS IN ROLE custody_app;
+ALTER ROLE clinic_app NOINHERIT;
+GRANT clinic_root TO clinic_app;
+-- case: CU022 clinic_app
+ALTER TABLE clinic.patients OWNER TO clinic_app;
+-- case: CU022 clinic_app
+CREATE ROLE clinic_owner;
+ALTER TABLE clinic.patients OWNER TO clinic_owner;
+GRANT clinic_owner TO clinic_app;
+-- case: CU023 clinic.patients
+GRANT TRUNCATE ON clinic.patients TO clinic_app;
+-- case: CU023 clinic.codes
+GRANT TRUNCATE ON clinic.codes TO PUBLIC;
+-- case: CU023 clinic.patients
+CREATE ROLE clinic_staff;
+GRANT clinic_staff TO clinic_app;
+GRANT ALL ON clinic.patients TO clinic_staff;
+-- case: CU024 clinic.patients
+GRANT TRIGGER ON clinic.patients TO custody_app;
+-- case: CU024 clinic.patients
+GRANT REFERENCES (id) ON clinic.patients TO clinic_app;
+-- case: CU025 clinic_app
+ALTER ROLE clinic_app CREATEROLE;
+-- case: CU025 clinic_app
+CREATE ROLE clinic_copy REPLICATION;
+GRANT clinic_copy TO clinic_app;
+-- case: CU026 clinic_app
+GRANT pg_read_server_files TO clinic_app;
+-- case: CU026 clinic_app
+GRANT pg_monitor TO clinic_app;
+-- case: CU026 clinic_app
+CREATE ROLE clinic_ops;
+GRANT pg_signal_backend TO clinic_ops;
+GRANT clinic_ops TO clinic_app;
+-- case: CU026 clinic_app
+GRANT custody_admin TO clinic_app;
+-- case: CU027 clinic_app
+GRANT SET ON PARAMETER session_replication_role TO clinic_app;
+-- case: CU027 PUBLIC
+GRANT ALTER SYSTEM ON PARAMETER log_min_duration_statement TO PUBLIC;
+-- case: CU028 clinic
+GRANT CREATE ON SCHEMA clinic TO custody_app;
+-- case: CU028 public
+GRANT CREATE ON SCHEMA public TO PUBLIC;
+-- case: CU028 clinic
+ALTER SCHEMA clinic OWNER TO clinic_app;
+-- case: CU029 clinic.codes
+GRANT INSERT ON clinic.codes TO clinic_app;
+-- case: CU029 clinic.codes
+GRANT UPDATE (label) ON clinic.codes TO PUBLIC;
+-- case: CU029 clinic.codes
+GRANT pg_write_all_data TO clinic_app;
+
+-- case: CU030 clinic.patient_names
+CREATE VIEW clinic.patient_names AS SELECT name FROM clinic.patients;
+GRANT SELECT ON clinic.patient_names TO clinic_app;
+-- case: CU030 elsewhere.top
+-- Through views that are granted to nobody, in a schema of their own.
+CREATE SCHEMA elsewhere;
+CREATE VIEW elsewhere.bottom AS SELECT * FROM clinic.patients;
+CREATE VIEW elsewhere.middle AS SELECT * FROM elsewhere.bottom;
+CREATE VIEW elsewhere.top WITH (security_invoker = off) AS SELECT count(*) AS n FROM elsewhere.middle;
+GRANT SELECT ON elsewhere.top TO PUBLIC;
+-- case: CU030 elsewhere.bottom
+-- The upper view asks as its caller, the lower one does not.
+CREATE SCHEMA elsewhere;
+CREATE VIEW elsewhere.bottom AS SELECT * FROM clinic.patients;
+CREATE VIEW elsewhere.top WITH (security_invoker = on) AS SELECT * FROM elsewhere.bottom;
+GRANT SELECT ON elsewhere.top, elsewhere.bottom TO clinic_app;
+-- case: CU030 clinic.patient_copy_names
+CREATE MATERIALIZED VIEW clinic.patient_copy AS SELECT * FROM clinic.patients;
+CREATE VIEW clinic.patient_copy_names AS SELECT name FROM clinic.patient_copy;
+GRANT SELECT ON clinic.patient_copy_names TO clinic_app;
+-- case: CU030 clinic.patient_names
+-- In a sublink only; and writing counts.
+CREATE VIEW clinic.patient_names AS SELECT c.*, (SELECT min(name) FROM clinic.patients) AS first FROM clinic.codes c;
+GRANT UPDATE (label) ON clinic.patient_names TO clinic_app;
+-- case: CU030 clinic.patient_names
+CREATE VIEW clinic.patient_names AS SELECT name FROM clinic.patients;
+GRANT pg_read_all_data TO clinic_app;
+-- case: CU031 clinic.patient_copy
+CREATE MATERIALIZED VIEW clinic.patient_copy AS SELECT * FROM clinic.patients;
+GRANT SELECT ON clinic.patient_copy TO clinic_app;
+-- case: CU031 clinic.patient_copy
+CREATE VIEW clinic.patient_names WITH (security_invoker = on) AS SELECT name FROM clinic.patients;
+CREATE MATERIALIZED VIEW clinic.patient_copy AS SELECT * FROM clinic.patient_names;
+GRANT SELECT (name) ON clinic.patient_copy TO PUBLIC;
+-- case: CU032 clinic.visits_a
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY LIST (tenant_id);
+CREATE TABLE clinic.visits_a PARTITION OF clinic.visits FOR VALUES IN ('a');
+SELECT custody.protect('clinic.visits');
+ALTER TABLE clinic.visits_a DISABLE ROW LEVEL SECURITY;
+GRANT SELECT ON clinic.visits_a TO clinic_app;
+-- case: CU032 clinic.visits_a
+-- Medium: granted to nobody.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY LIST (tenant_id);
+CREATE TABLE clinic.visits_a PARTITION OF clinic.visits FOR VALUES IN ('a');
+SELECT custody.protect('clinic.visits');
+ALTER TABLE clinic.visits_a NO FORCE ROW LEVEL SECURITY;
+-- case: CU032 clinic.outpatients
+CREATE TABLE clinic.outpatients (ward text) INHERITS (clinic.patients);
+-- case: CU033 clinic.find(text)
+CREATE FUNCTION clinic.find(text) RETURNS SETOF clinic.patients LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM clinic.patients WHERE name = $1 $$;
+-- case: CU033 clinic.tidy()
+CREATE ROLE clinic_owner;
+GRANT USAGE, CREATE ON SCHEMA clinic TO clinic_owner;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits OWNER TO clinic_owner;
+CREATE PROCEDURE clinic.tidy() LANGUAGE sql SECURITY DEFINER AS 'DELETE FROM clinic.visits';
+REVOKE EXECUTE ON PROCEDURE clinic.tidy() FROM PUBLIC;
+ALTER PROCEDURE clinic.tidy() OWNER TO clinic_owner;
+GRANT EXECUTE ON PROCEDURE clinic.tidy() TO clinic_app;
+-- case: CU034 clinic.remote
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+CREATE FOREIGN TABLE clinic.remote (tenant_id text, id int) SERVER nowhere;
+GRANT SELECT ON clinic.remote TO clinic_app;
+-- case: CU035 clinic.patients
+SELECT custody.audit('clinic.patients');
+CREATE FUNCTION clinic.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER "!a" AFTER UPDATE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.touch();
+-- case: CU036 clinic.patients
+CREATE RULE keep AS ON DELETE TO clinic.patients DO INSTEAD NOTHING;
+
+-- control: base
+SELECT 1;
+-- control: uuid tenants
+CREATE TABLE clinic.visits (tenant_id uuid NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('clinic.visits');
+GRANT SELECT, INSERT ON clinic.visits TO clinic_app;
+-- control: integer tenants
+CREATE TABLE clinic.visits (tenant_id integer NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('clinic.visits');
+-- control: bigint tenants
+CREATE TABLE clinic.visits (tenant_id bigint NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('clinic.visits');
+-- control: varchar tenants
+CREATE TABLE clinic.visits (tenant_id varchar(40) NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('clinic.visits');
+-- control: names that need quotes
+CREATE SCHEMA "Odd Schema";
+CREATE TABLE "Odd Schema"."Odd ""table"" 'x" ("Org-Id" text NOT NULL, id int, PRIMARY KEY ("Org-Id", id));
+SELECT custody.protect('"Odd Schema"."Odd ""table"" ''x"', 'Org-Id');
+-- control: the tenant column is not the first
+CREATE TABLE clinic.visits (id int, gone int, tenant_id text NOT NULL, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits DROP COLUMN gone;
+SELECT custody.protect('clinic.visits');
+-- control: tenant column renamed in another table of that name
+CREATE TABLE clinic.visits (org text NOT NULL, id int, PRIMARY KEY (org, id));
+SELECT custody.protect('clinic.visits', 'org');
+CREATE TABLE clinic.notes (org text NOT NULL, id int, PRIMARY KEY (org, id));
+ALTER TABLE clinic.notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.notes USING (org = custody.tenant());
+-- control: hand-written policy
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = current_setting('app.tenant', true));
+-- control: hand-written policies, one a command
+CREATE TABLE clinic.visits (tenant_id uuid NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY s ON clinic.visits FOR SELECT USING (tenant_id = (SELECT custody.tenant_uuid()));
+CREATE POLICY i ON clinic.visits FOR INSERT WITH CHECK (tenant_id = (SELECT custody.tenant_uuid()));
+CREATE POLICY u ON clinic.visits FOR UPDATE USING (tenant_id = (SELECT custody.tenant_uuid()));
+CREATE POLICY d ON clinic.visits FOR DELETE USING (tenant_id = (SELECT custody.tenant_uuid()));
+-- control: hand-written, by a look-up
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id IN (SELECT p.tenant_id FROM clinic.patients p WHERE p.name = CURRENT_USER));
+-- control: a role for each tenant
+CREATE ROLE clinic_a IN ROLE custody_app;
+CREATE ROLE clinic_b IN ROLE custody_app;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY a ON clinic.visits TO clinic_a USING (tenant_id = 'a');
+CREATE POLICY b ON clinic.visits TO clinic_b USING (tenant_id = 'b');
+-- control: further policies above the floor
+CREATE POLICY named ON clinic.patients FOR SELECT USING (name IS NOT NULL);
+CREATE POLICY everything ON clinic.patients TO clinic_app USING (true);
+-- control: a generous policy above hand-written floors
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY everybody ON clinic.visits FOR SELECT USING (true);
+CREATE POLICY narrow ON clinic.visits AS RESTRICTIVE FOR SELECT USING (tenant_id = custody.tenant());
+-- control: a policy for a role that is not constrained
+CREATE ROLE clinic_report;
+CREATE POLICY report ON clinic.patients FOR SELECT TO clinic_report USING (true);
+DROP POLICY custody_tenant ON clinic.patients;
+CREATE POLICY own ON clinic.patients TO clinic_app USING (tenant_id = custody.tenant());
+-- control: a table closed to tenants
+CREATE TABLE clinic.jobs (id int PRIMARY KEY);
+ALTER TABLE clinic.jobs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY nobody ON clinic.jobs USING (false);
+GRANT SELECT ON clinic.jobs TO clinic_app;
+-- control: a table for a worker
+CREATE ROLE clinic_worker;
+CREATE TABLE clinic.jobs (id int PRIMARY KEY);
+ALTER TABLE clinic.jobs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON clinic.jobs TO clinic_worker USING (true);
+GRANT ALL ON clinic.jobs, clinic.patients TO clinic_worker;
+-- control: protected partitions
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY LIST (tenant_id);
+CREATE TABLE clinic.visits_a PARTITION OF clinic.visits FOR VALUES IN ('a') PARTITION BY HASH (id);
+CREATE TABLE clinic.visits_a0 PARTITION OF clinic.visits_a FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE clinic.visits_b PARTITION OF clinic.visits DEFAULT;
+SELECT custody.protect('clinic.visits');
+GRANT SELECT, INSERT ON clinic.visits TO clinic_app;
+-- control: hand-written, with partitions that are closed
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY LIST (tenant_id);
+CREATE TABLE clinic.visits_a PARTITION OF clinic.visits FOR VALUES IN ('a');
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE clinic.visits_a ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+-- control: a shared table with partitions
+CREATE TABLE clinic.icd (code text PRIMARY KEY) PARTITION BY HASH (code);
+CREATE TABLE clinic.icd_0 PARTITION OF clinic.icd FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+SELECT custody.register_shared('clinic.icd', 'diagnoses are the same for all');
+GRANT SELECT ON clinic.icd TO custody_app;
+-- control: keys with the tenant
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, patient int, code text REFERENCES clinic.codes, number int, PRIMARY KEY (tenant_id, id),
+  UNIQUE (number, tenant_id), FOREIGN KEY (tenant_id, patient) REFERENCES clinic.patients ON DELETE SET NULL (patient));
+SELECT custody.protect('clinic.visits');
+CREATE UNIQUE INDEX ON clinic.visits (tenant_id, lower(code));
+-- control: low only, a uuid key and no index
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id uuid PRIMARY KEY);
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+-- control: low only, temporary tables
+DO $$ BEGIN EXECUTE format('GRANT TEMP ON DATABASE %I TO PUBLIC', current_database()); END $$;
+-- control: views that ask as their caller
+CREATE VIEW clinic.v1 WITH (security_invoker = on) AS SELECT * FROM clinic.patients;
+CREATE VIEW clinic.v2 WITH (security_invoker = true, security_barrier) AS SELECT * FROM clinic.v1;
+CREATE VIEW clinic.v3 WITH (security_invoker = '1') AS SELECT * FROM clinic.v2;
+CREATE VIEW clinic.v4 WITH (security_invoker = yes) AS SELECT * FROM clinic.v3;
+CREATE VIEW clinic.v5 WITH (security_invoker) AS SELECT * FROM clinic.v4;
+GRANT SELECT ON clinic.v1, clinic.v2, clinic.v3, clinic.v4, clinic.v5 TO clinic_app;
+-- control: an owner's view above one that asks as its caller
+CREATE VIEW clinic.lower WITH (security_invoker = on) AS SELECT * FROM clinic.patients;
+CREATE VIEW clinic.upper AS SELECT * FROM clinic.lower;
+GRANT SELECT ON clinic.lower, clinic.upper TO clinic_app;
+-- control: an owner's view of shared data, one of the catalog, and one that nobody may read
+CREATE VIEW clinic.code_labels AS SELECT label FROM clinic.codes;
+CREATE VIEW clinic.sizes AS SELECT relname, reltuples FROM pg_catalog.pg_class;
+GRANT SELECT ON clinic.code_labels, clinic.sizes TO clinic_app;
+CREATE VIEW clinic.all_patients AS SELECT * FROM clinic.patients;
+-- control: an owner's view whose owner the floor holds
+CREATE ROLE clinic_owner;
+GRANT SELECT ON clinic.patients TO clinic_owner;
+GRANT USAGE, CREATE ON SCHEMA clinic TO clinic_owner;
+CREATE VIEW clinic.patient_names AS SELECT name FROM clinic.patients;
+ALTER VIEW clinic.patient_names OWNER TO clinic_owner;
+GRANT SELECT ON clinic.patient_names TO clinic_app;
+-- control: materialized views, of shared data and not granted
+CREATE MATERIALIZED VIEW clinic.code_count AS SELECT count(*) FROM clinic.codes;
+GRANT SELECT ON clinic.code_count TO clinic_app;
+CREATE MATERIALIZED VIEW clinic.patient_copy AS SELECT * FROM clinic.patients;
+-- control: definer functions that are no way round
+CREATE FUNCTION clinic.find(text) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT count(*) FROM clinic.patients $$;
+REVOKE EXECUTE ON FUNCTION clinic.find(text) FROM PUBLIC;
+CREATE ROLE clinic_owner;
+GRANT USAGE, CREATE ON SCHEMA clinic TO clinic_owner;
+ALTER TABLE clinic.patients OWNER TO clinic_owner;
+CREATE FUNCTION clinic.held(text) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT count(*) FROM clinic.patients $$;
+ALTER FUNCTION clinic.held(text) OWNER TO clinic_owner;
+CREATE FUNCTION clinic.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION clinic.invoker(text) RETURNS bigint LANGUAGE sql AS $$ SELECT count(*) FROM clinic.patients $$;
+-- control: a foreign table that nobody may read
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+CREATE FOREIGN TABLE clinic.remote (tenant_id text, id int) SERVER nowhere;
+-- control: triggers of an audited table
+SELECT custody.audit('clinic.patients');
+CREATE FUNCTION clinic.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER "!a" BEFORE UPDATE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.touch();
+CREATE TRIGGER "!b" AFTER UPDATE ON clinic.patients FOR EACH STATEMENT EXECUTE FUNCTION clinic.touch();
+CREATE TRIGGER after_all AFTER UPDATE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.touch();
+-- control: roles that are not constrained
+CREATE ROLE clinic_dba SUPERUSER CREATEROLE REPLICATION;
+CREATE ROLE clinic_ops IN ROLE pg_monitor, pg_read_server_files, custody_admin;
+GRANT ALL ON clinic.patients, clinic.codes TO clinic_ops;
+GRANT CREATE ON SCHEMA clinic TO clinic_ops;
+GRANT SET ON PARAMETER session_replication_role TO clinic_ops;
+-- control: pg_read_all_data does not go round row-level security
+GRANT pg_read_all_data TO clinic_app;
+-- control: a harmless parameter
+GRANT SET ON PARAMETER log_min_duration_statement TO clinic_app;
+-- control: temporary tables of this session
+CREATE TEMP TABLE scratch (id int PRIMARY KEY);
+-- control: members by way of a group
+CREATE ROLE clinic_group IN ROLE custody_app;
+CREATE ROLE clinic_login LOGIN IN ROLE clinic_group;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clinic.patients TO clinic_group;
