@@ -7,7 +7,7 @@ TARGET    := $(CURDIR)/target
 LIBRARY   := $(TARGET)/$(PROFILE)/libpg_custody.so
 SCRIPT    := $(TARGET)/pg_custody--$(VERSION).sql
 # A private copy of the PostgreSQL installation, with pg_custody in it: demo and tests touch nothing of the system's.
-STAGE     := $(TARGET)/stage
+STAGE     := $(shell tools/where $(TARGET))
 STAGED    := $(STAGE)/.staged
 SABOTAGED := $(TARGET)/sabotage/release/libpg_custody.so
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml

@@ -1,5 +1,8 @@
 -- Roles are cluster-wide, so another database may already have made them. A role of one of these names that can do more
 -- than ours is a trap: every grant below would go to it.
+-- Two databases may be installing at once: one after the other, then.
+LOCK TABLE pg_catalog.pg_authid IN SHARE ROW EXCLUSIVE MODE;
+
 DO $$
 DECLARE
   wanted text;

@@ -245,9 +245,10 @@ UNION ALL
 SELECT 'CU006', 'high', t.relid, t.schema, t.object,
        CASE WHEN t.protected THEN pg_catalog.format('its registered tenant column %I is gone', t.registered_column)
             ELSE 'no tenant column, and not registered shared' END,
-       'Nothing in a row says whose it is, so no policy can keep the tenants apart.',
+       CASE WHEN t.protected THEN 'It was renamed or dropped since, and nothing here can tell any more whose a row is.'
+            ELSE 'Nothing in a row says whose it is, so no policy can keep the tenants apart.' END,
        CASE WHEN t.protected THEN pg_catalog.format('SELECT custody.unprotect(%L);  -- then custody.protect it by the column that says whose a row is', t.root)
-            ELSE pg_catalog.format('SELECT custody.register_shared(%L, ''why'');  -- if every tenant may read all of it; otherwise add a tenant column, fill it and custody.protect the table', t.root) END
+            ELSE pg_catalog.format('no SQL fixes this: add a tenant column, fill it and SELECT * FROM custody.protect(%L); or, only if every tenant may read all of it, SELECT custody.register_shared(%1$L, ''why'')', t.root) END
 FROM t LEFT JOIN policy p USING (relid)
 WHERE NOT t.tenant AND (t.protected OR NOT t.rls OR NOT t.forced OR coalesce(p.grants, false))
   -- The root answers for partitions that are CU001 already.
@@ -266,7 +267,7 @@ FROM t LEFT JOIN policy p USING (relid)
 WHERE t.protected AND t.tenant AND t.relid NOT IN (SELECT f.relid FROM floor f) AND (t.registered = t.relid OR t.rls AND coalesce(p.permissive, false))
 UNION ALL
 SELECT 'CU009', 'medium', t.relid, t.schema, t.object, 'the trigger "!custody_require_context" is missing, altered or not ENABLE ALWAYS',
-       'An UPDATE or DELETE in a transaction that acts for no tenant then changes nothing, without an error, and replicated sessions are not checked.',
+       'An UPDATE or DELETE in a transaction that acts for no tenant then changes nothing, and says so to nobody.',
        pg_catalog.format('DROP TRIGGER IF EXISTS "!custody_require_context" ON %s; ', t.object) || t.protect
 FROM t LEFT JOIN granted g USING (relid)
 WHERE t.protected AND t.tenant AND (t.registered = t.relid OR coalesce(g.writes, false))
@@ -323,7 +324,7 @@ WHERE NOT t.partition
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_partitioned_table q WHERE q.partrelid = t.relid AND q.partstrat = 'l' AND q.partattrs[0] = t.tenant_attnum)
 UNION ALL
 SELECT 'CU011', CASE WHEN k.uuids THEN 'low' ELSE 'medium' END, t.relid, t.schema, t.object,
-       pg_catalog.format('%I is unique across tenants: it lacks %I', c.relname, t.tenant_column),
+       pg_catalog.format('key %I is unique across tenants: it lacks %I', c.relname, t.tenant_column),
        'A tenant that writes a value learns from the error that another has it, and is refused what is free in its own rows.',
        CASE WHEN n.oid IS NULL
             THEN pg_catalog.format('DROP INDEX %I.%I; %s;', t.schema, c.relname,
@@ -350,7 +351,9 @@ UNION ALL
 SELECT 'CU012', 'high', t.relid, t.schema, t.object,
        pg_catalog.format('foreign key %I to %s lacks the tenant column', n.conname, r.object),
        'Foreign keys are checked without row-level security: a row may refer to another tenant''s, the error tells which exist, and cascades cross over.',
-       CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_index x
+       CASE WHEN t.tenant_attnum = ANY (n.conkey) OR r.tenant_attnum = ANY (n.confkey)
+            THEN pg_catalog.format('no SQL fixes this: %I of %s must refer to %I of %s, and it is there for something else', t.tenant_column, t.object, r.tenant_column, r.object)
+            ELSE CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_index x
                          WHERE x.indrelid = r.relid AND x.indisunique AND x.indpred IS NULL AND x.indexprs IS NULL AND x.indnkeyatts = pg_catalog.cardinality(n.confkey) + 1
                            AND x.indkey::int2[] @> (n.confkey || r.tenant_attnum)) THEN ''
             ELSE pg_catalog.format('ALTER TABLE %s ADD UNIQUE (%I, %s); ', r.object, r.tenant_column, k.referenced) END
@@ -361,7 +364,7 @@ SELECT 'CU012', 'high', t.relid, t.schema, t.object,
               -- SET NULL and SET DEFAULT must leave the tenant alone.
               CASE n.confdeltype WHEN 'c' THEN ' ON DELETE CASCADE' WHEN 'r' THEN ' ON DELETE RESTRICT'
                 WHEN 'n' THEN ' ON DELETE SET NULL (' || k.referring || ')' WHEN 'd' THEN ' ON DELETE SET DEFAULT (' || k.referring || ')' ELSE '' END,
-              CASE WHEN n.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN n.condeferrable THEN ' DEFERRABLE' ELSE '' END)
+              CASE WHEN n.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN n.condeferrable THEN ' DEFERRABLE' ELSE '' END) END
 FROM pg_catalog.pg_constraint n
 JOIN t ON t.relid = n.conrelid
 JOIN t r ON r.relid = n.confrelid
@@ -381,7 +384,9 @@ CREATE VIEW custody.role_finding AS
 WITH reach AS MATERIALIZED (SELECT * FROM custody.constrained_reach),
 owned AS (
   -- A superuser's tables are reached through CU021.
-  SELECT r.role, r.via, r.name, r.via_name, r.reached_name, pg_catalog.count(*) AS tables, pg_catalog.min(t.object) AS example
+  SELECT r.role, r.via, r.name, r.via_name, r.reached_name,
+         pg_catalog.array_to_string((pg_catalog.array_agg(t.object ORDER BY t.object))[:3], ', ')
+           || CASE WHEN pg_catalog.count(*) > 3 THEN pg_catalog.format(' and %s more', pg_catalog.count(*) - 3) ELSE '' END AS examples
   FROM reach r
   JOIN pg_catalog.pg_roles o ON o.oid = r.reached AND NOT o.rolsuper
   JOIN custody.isolation_table t ON t.owner = r.reached
@@ -412,8 +417,8 @@ FROM reach r JOIN pg_catalog.pg_roles g ON g.oid = r.reached
 WHERE r.answers AND r.via IS NOT NULL AND (g.rolsuper OR g.rolbypassrls) GROUP BY r.name, r.via_name
 UNION ALL
 SELECT 'CU022', 'critical', NULL, NULL, pg_catalog.quote_ident(o.name),
-       CASE WHEN o.via IS NULL THEN pg_catalog.format('constrained role %I owns %s tables (%s)', o.name, o.tables, o.example)
-            ELSE pg_catalog.format('constrained role %I may become %I, which owns %s tables (%s)', o.name, o.reached_name, o.tables, o.example) END,
+       CASE WHEN o.via IS NULL THEN pg_catalog.format('constrained role %I owns tables: %s', o.name, o.examples)
+            ELSE pg_catalog.format('constrained role %I may become %I, which owns tables: %s', o.name, o.reached_name, o.examples) END,
        'An owner disables row-level security, drops policies and truncates, on its own tables, whenever it likes.',
        CASE WHEN o.via IS NULL THEN pg_catalog.format('REASSIGN OWNED BY %I TO CURRENT_USER;  -- better: to a role of its own that no application uses', o.name)
             ELSE pg_catalog.format('REVOKE %I FROM %I;', o.via_name, o.name) END
@@ -485,7 +490,7 @@ CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefaul
 JOIN custody.constrained_grantee g ON g.grantee = x.grantee
 WHERE d.datname = pg_catalog.current_database() AND x.privilege_type IN ('CREATE', 'TEMPORARY') GROUP BY d.datname, x.privilege_type
 UNION ALL
-SELECT 'CU029', 'high', p.relid, p.schema, p.object, pg_catalog.format('registered shared, and %s granted', pg_catalog.string_agg(p.privilege || ' to ' || p.grantees, ', ' ORDER BY p.privilege)),
+SELECT 'CU029', 'high', p.relid, p.schema, p.object, pg_catalog.format('registered shared, but open to writing: %s', pg_catalog.string_agg(p.privilege || ' to ' || p.grantees, ', ' ORDER BY p.privilege)),
        'One tenant changes what all others read.',
        pg_catalog.string_agg(p.revoke, ' ' ORDER BY p.privilege)
 FROM p JOIN custody.isolation_table t USING (relid)
@@ -621,8 +626,9 @@ UNION ALL SELECT * FROM custody.privilege_finding
 UNION ALL SELECT * FROM custody.object_finding;
 COMMENT ON VIEW custody.finding IS 'Internal, for custody.coverage(), which is how to read it: every finding';
 
+-- Compiling so large a query takes longer than running it: hence jit off.
 CREATE FUNCTION custody.coverage() RETURNS TABLE (id text, severity text, schema name, object text, explanation text, fix text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   SELECT f.id, f.severity, f.schema, f.object, upper(left(f.problem, 1)) || substr(f.problem, 2) || '. ' || f.consequence, f.fix
   FROM custody.finding f
   ORDER BY array_position(ARRAY['critical', 'high', 'medium', 'low'], f.severity), f.id COLLATE "C", f.schema, f.object COLLATE "C", f.problem COLLATE "C"
@@ -630,7 +636,7 @@ $$;
 COMMENT ON FUNCTION custody.coverage() IS 'Where tenants are not kept apart, from the catalogs: policies, roles, grants, what steps around row-level security, keys. Each with the SQL that fixes it. It judges what is declared; whether a predicate means what it should, only a test can tell';
 
 CREATE FUNCTION custody.unprotected_tables() RETURNS TABLE (schema name, "table" name, reason text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   SELECT f.schema, c.relname, string_agg(f.problem, '; ' ORDER BY f.id, f.problem)
   FROM custody.finding f JOIN pg_class c ON c.oid = f.relid
   WHERE f.id IN ('CU001', 'CU002', 'CU003', 'CU005', 'CU006', 'CU008', 'CU032')

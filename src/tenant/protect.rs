@@ -1,6 +1,7 @@
 //! custody.protect, unprotect and register_shared: what makes a table keep its tenants apart, step by step, and how to take it back.
 
 
+use crate::audit::ddl;
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID, value};
 use crate::pg::{data, session, spi};
@@ -11,19 +12,21 @@ sql_functions! {
         let target: Oid = call.required(0, "target")?;
         let column = call.name(1, "tenant_column")?;
         let dry_run: bool = call.required(2, "dry_run")?;
-        let steps = protect(target, &column, dry_run)?;
+        let steps = ddl::quietly(|| protect(target, &column, dry_run))?;
         let rows = steps.into_iter().zip(1..).map(|(step, number): (Step, i32)| {
             vec![value(number), data::text(&step.object), data::text(&step.sql), data::text(step.lock)]
         });
         call.return_rows(rows)
     };
     custody_unprotect, pg_finfo_custody_unprotect => |call: &mut Call| {
-        unprotect(call.required(0, "target")?)?;
+        let target: Oid = call.required(0, "target")?;
+        ddl::quietly(|| unprotect(target))?;
         Ok(VOID)
     };
     custody_register_shared, pg_finfo_custody_register_shared => |call: &mut Call| {
         let reason: String = call.required(1, "reason")?;
-        register_shared(call.required(0, "target")?, &reason)?;
+        let target: Oid = call.required(0, "target")?;
+        ddl::quietly(|| register_shared(target, &reason))?;
         Ok(VOID)
     };
 }
@@ -59,6 +62,7 @@ struct Facts {
     floor: bool,
     trigger: bool,
     registered: Option<String>,
+    policies: Vec<String>,
 }
 
 const FACTS: &str = r#"
@@ -74,7 +78,8 @@ SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.forma
                AND p.polroles = '{0}' AND pg_catalog.pg_get_expr(p.polqual, c.oid) = t.expression AND pg_catalog.pg_get_expr(p.polwithcheck, c.oid) = t.expression),
        EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '!custody_require_context' AND g.tgenabled = 'A'
                AND g.tgfoid = 'custody.require_context()'::pg_catalog.regprocedure),
-       (SELECT r.kind FROM custody.registered_table r WHERE r.target = c.oid)
+       (SELECT r.kind FROM custody.registered_table r WHERE r.target = c.oid),
+       ARRAY(SELECT p.polname::text FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid)
 FROM (SELECT $1 AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1)) tree
 JOIN pg_catalog.pg_class c ON c.oid = tree.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -114,6 +119,7 @@ fn facts(target: Oid, column: &str) -> Result<Vec<Facts>> {
                 floor: flag(19)?,
                 trigger: flag(20)?,
                 registered: row.get(21)?,
+                policies: row.get(22)?.unwrap_or_default(),
             })
         })
     })
@@ -217,7 +223,8 @@ fn plan(table: &Facts, column: &str) -> Vec<Step> {
         Some(format!("DROP INDEX {}.{}", name.rsplit_once('.').map_or("", |n| n.0), table.index_name)),
     );
     for (there, policy, kind) in [(table.permissive, "custody_tenant", "PERMISSIVE"), (table.floor, "custody_floor", "RESTRICTIVE")] {
-        step(!there, format!("DROP POLICY IF EXISTS {policy} ON {name}"), EXCLUSIVE, None);
+        let other = !there && table.policies.iter().any(|p| p == policy);
+        step(other, format!("DROP POLICY {policy} ON {name}"), EXCLUSIVE, None);
         step(
             !there,
             format!("CREATE POLICY {policy} ON {name} AS {kind} FOR ALL TO PUBLIC USING {expression} WITH CHECK {expression}"),
