@@ -141,7 +141,7 @@ impl Error {
                 "The row of custody.instance is missing.".into(),
                 "Run CREATE EXTENSION pg_custody; or SELECT custody.new_incarnation('…') if it was installed before.".into(),
             ),
-            Self::AlreadyStarted => ("UC091", "pg_custody is already started in this database".into(), String::new(), String::new()),
+            Self::AlreadyStarted => ("UC091", "pg_custody is already started in this database".into(), "Or this transaction has recorded something before its CREATE EXTENSION, which would be lost.".into(), "Create the extension in a transaction of its own.".into()),
             Self::Internal { what } => (
                 "UC099",
                 format!("pg_custody could not go on: {what}"),

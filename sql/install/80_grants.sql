@@ -5,6 +5,7 @@ GRANT EXECUTE ON FUNCTION custody.tenant(), custody.tenant_uuid(), custody.tenan
   custody.row_key(regclass, jsonb), custody.history(regclass, jsonb)
   TO custody_app, custody_auditor, custody_admin;
 GRANT EXECUTE ON FUNCTION custody.authenticate(text), custody.assume_tenant(text) TO custody_app;
+GRANT SELECT ON custody.finding TO custody_auditor;
 GRANT EXECUTE ON FUNCTION custody.coverage(), custody.unprotected_tables(), custody.assert_coverage(text), custody.heads(), custody.export_log(text),
   custody.verify(text, jsonb, text), custody.assert_verified(text, jsonb)
   TO custody_auditor;

@@ -15,7 +15,7 @@ use crate::sql_functions;
 
 sql_functions! {
     custody_start, pg_finfo_custody_start => |_| {
-        if written()?.is_some() {
+        if written()?.is_some() || transaction::is_recording() {
             return Err(Error::AlreadyStarted);
         }
         let (_, fingerprint) = start(None, "created")?;

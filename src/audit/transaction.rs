@@ -122,6 +122,11 @@ pub fn has_unwritten() -> bool {
     CURRENT.with(|c| c.try_borrow().is_ok_and(|c| c.as_ref().is_some_and(|t| t.journal.has_unwritten())))
 }
 
+/// Whether this transaction has recorded anything.
+pub fn is_recording() -> bool {
+    CURRENT.with(|c| c.try_borrow().map_or(true, |c| c.is_some()))
+}
+
 /// Before the transaction commits or is prepared: the last moment at which writing can fail it.
 pub fn before_end() -> Result<()> {
     flush()?;

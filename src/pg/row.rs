@@ -139,8 +139,6 @@ enum Render {
     Bytea,
     /// output function; a JSON number if it reads back as one
     Number,
-    /// output function; JSON as it stands
-    Json,
     /// output function; a JSON string
     Output,
 }
@@ -261,11 +259,10 @@ fn render(type_: pg_sys::Oid) -> (Render, Pins) {
         pg_sys::BYTEAOID => (Render::Bytea, Pins::None),
         pg_sys::NUMERICOID | pg_sys::OIDOID => (Render::Number, Pins::None),
         pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => (Render::Number, Pins::Globals),
-        pg_sys::JSONBOID => (Render::Json, Pins::None),
         pg_sys::DATEOID | pg_sys::TIMEOID | pg_sys::TIMETZOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::INTERVALOID => {
             (Render::Output, Pins::Globals)
         }
-        pg_sys::BPCHAROID | pg_sys::NAMEOID | pg_sys::CHAROID | pg_sys::INETOID | pg_sys::CIDROID | pg_sys::JSONOID => {
+        pg_sys::BPCHAROID | pg_sys::NAMEOID | pg_sys::CHAROID | pg_sys::INETOID | pg_sys::CIDROID | pg_sys::JSONOID | pg_sys::JSONBOID => {
             (Render::Output, Pins::None)
         }
         _ => (Render::Output, Pins::All),
@@ -312,7 +309,7 @@ impl Tuple<'_> {
                 Render::Bool => bool::from_datum(datum, false)?.to_string(),
                 Render::Uuid => data::uuid_from(datum)?.to_string(),
                 Render::Bytea => format!("\\x{}", custody_core::key::hex(&Vec::<u8>::from_datum(datum, false)?)),
-                Render::Number | Render::Json | Render::Output => {
+                Render::Number | Render::Output => {
                     let text = pg_sys::OutputFunctionCall(&mut column.output, datum);
                     let copy = data::string(text);
                     pg_sys::pfree(text.cast());
@@ -326,7 +323,7 @@ impl Tuple<'_> {
     pub fn push_json(&self, column: &mut Column, out: &mut String) {
         let Some(text) = self.text(column) else { return out.push_str("null") };
         match column.render {
-            Render::Int2 | Render::Int4 | Render::Int8 | Render::Bool | Render::Json => out.push_str(&text),
+            Render::Int2 | Render::Int4 | Render::Int8 | Render::Bool => out.push_str(&text),
             Render::Number if json::is_number(&text) => out.push_str(&text),
             _ => json::push_string(out, &text),
         }

@@ -348,8 +348,9 @@ WHERE h.privilege_type <> 'SELECT' AND (h.grantee = 0 OR h.grantee IN (SELECT oi
     }
     session::as_owner(|| {
         spi::run(
-            "INSERT INTO custody.registered_table (target, kind, reason) VALUES ($1, 'shared', $2)
-             ON CONFLICT ON CONSTRAINT registered_table_pkey DO UPDATE SET reason = excluded.reason",
+            "INSERT INTO custody.registered_table AS r (target, kind, reason) VALUES ($1, 'shared', $2)
+             ON CONFLICT ON CONSTRAINT registered_table_pkey DO UPDATE SET reason = excluded.reason
+             WHERE r.reason OPERATOR(pg_catalog.<>) excluded.reason",
             &[target.into(), reason.into()],
         )
     })

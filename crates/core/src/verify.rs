@@ -249,7 +249,9 @@ impl Verifier {
             self.find(Verdict::Unsigned, &chain.id, before.seq, detail);
         }
         if e.op == "CAPTURE_OFF" {
-            self.find(Verdict::CaptureDisabled, &chain.id, e.seq, "changes went unrecorded from here on");
+            let (schema, table) = (e.schema_name.unwrap_or_default(), e.table_name.unwrap_or_default());
+            let detail = format!("changes of {schema}.{table} went unrecorded from here on: {}", e.new.unwrap_or_default());
+            self.find(Verdict::CaptureDisabled, &chain.id, e.seq, detail);
         }
         self.against_heads(&chain.id, e);
 
