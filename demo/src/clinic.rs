@@ -129,14 +129,33 @@ pub const SNOMED: &str = "SNOMED CT";
 pub const RXNORM: &str = "RxNorm";
 pub const LOINC: &str = "LOINC";
 
-const CLINICS: [(&str, usize); 3] = [("Northgate Clinic", 85), ("Riverside Family Practice", 70), ("Hill Street Medical Centre", 45)];
+const CLINICS: [(&str, usize); 3] =
+    [("Northgate Clinic", 85), ("Riverside Family Practice", 70), ("Hill Street Medical Centre", 45)];
 const WOMEN: [&str; 14] =
     ["Ada", "Beatriz", "Chloe", "Dilnoza", "Elif", "Fatima", "Grace", "Hanna", "Ingrid", "Joy", "Keiko", "Leila", "Zoë", "Noor"];
 const MEN: [&str; 14] =
     ["Adam", "Bruno", "Chidi", "Daniel", "Emeka", "Farid", "George", "Hiro", "Ivan", "José", "Karl", "Liam", "Mateo", "Nils"];
 const FAMILIES: [&str; 20] = [
-    "Abara", "Berg", "Castillo", "Dubois", "Ekström", "Fischer", "García", "Haddad", "Ito", "Jansen", "Kowalski", "Lindqvist", "Moreau",
-    "Nguyen", "O'Brien", "Petrov", "Quispe", "Rossi", "Smith", "Tanaka",
+    "Abara",
+    "Berg",
+    "Castillo",
+    "Dubois",
+    "Ekström",
+    "Fischer",
+    "García",
+    "Haddad",
+    "Ito",
+    "Jansen",
+    "Kowalski",
+    "Lindqvist",
+    "Moreau",
+    "Nguyen",
+    "O'Brien",
+    "Petrov",
+    "Quispe",
+    "Rossi",
+    "Smith",
+    "Tanaka",
 ];
 const STREETS: [&str; 6] = ["Mill Lane", "Station Road", "Church Street", "Orchard Way", "Harbour Street", "Park Avenue"];
 const CITIES: [&str; 5] = ["Ashford", "Bexhill", "Crowley", "Dunmore", "Elmsworth"];
@@ -160,13 +179,76 @@ struct Illness {
 }
 
 const ILLNESSES: [Illness; 7] = [
-    Illness { code: HYPERTENSION, name: "Hypertensive disorder", percent: 14, from_age: 40, days: 0, drug: LISINOPRIL, drug_name: "lisinopril 10 MG Oral Tablet", cost: "12.40" },
-    Illness { code: "44054006", name: "Diabetes mellitus type 2", percent: 8, from_age: 35, days: 0, drug: "860975", drug_name: "metformin hydrochloride 500 MG Extended Release Oral Tablet", cost: "18.95" },
-    Illness { code: "55822004", name: "Hyperlipidemia", percent: 9, from_age: 40, days: 0, drug: "312961", drug_name: "simvastatin 20 MG Oral Tablet", cost: "9.70" },
-    Illness { code: "195967001", name: "Asthma", percent: 5, from_age: 4, days: 0, drug: "745679", drug_name: "albuterol 0.09 MG/ACTUAT Metered Dose Inhaler", cost: "41.20" },
-    Illness { code: "195662009", name: "Acute viral pharyngitis", percent: 16, from_age: 1, days: 12, drug: "313782", drug_name: "acetaminophen 325 MG Oral Tablet", cost: "4.15" },
-    Illness { code: "10509002", name: "Acute bronchitis", percent: 12, from_age: 1, days: 16, drug: "313782", drug_name: "acetaminophen 325 MG Oral Tablet", cost: "4.15" },
-    Illness { code: "75498004", name: "Acute bacterial sinusitis", percent: 6, from_age: 3, days: 20, drug: "308182", drug_name: "amoxicillin 250 MG Oral Capsule", cost: "11.05" },
+    Illness {
+        code: HYPERTENSION,
+        name: "Hypertensive disorder",
+        percent: 14,
+        from_age: 40,
+        days: 0,
+        drug: LISINOPRIL,
+        drug_name: "lisinopril 10 MG Oral Tablet",
+        cost: "12.40",
+    },
+    Illness {
+        code: "44054006",
+        name: "Diabetes mellitus type 2",
+        percent: 8,
+        from_age: 35,
+        days: 0,
+        drug: "860975",
+        drug_name: "metformin hydrochloride 500 MG Extended Release Oral Tablet",
+        cost: "18.95",
+    },
+    Illness {
+        code: "55822004",
+        name: "Hyperlipidemia",
+        percent: 9,
+        from_age: 40,
+        days: 0,
+        drug: "312961",
+        drug_name: "simvastatin 20 MG Oral Tablet",
+        cost: "9.70",
+    },
+    Illness {
+        code: "195967001",
+        name: "Asthma",
+        percent: 5,
+        from_age: 4,
+        days: 0,
+        drug: "745679",
+        drug_name: "albuterol 0.09 MG/ACTUAT Metered Dose Inhaler",
+        cost: "41.20",
+    },
+    Illness {
+        code: "195662009",
+        name: "Acute viral pharyngitis",
+        percent: 16,
+        from_age: 1,
+        days: 12,
+        drug: "313782",
+        drug_name: "acetaminophen 325 MG Oral Tablet",
+        cost: "4.15",
+    },
+    Illness {
+        code: "10509002",
+        name: "Acute bronchitis",
+        percent: 12,
+        from_age: 1,
+        days: 16,
+        drug: "313782",
+        drug_name: "acetaminophen 325 MG Oral Tablet",
+        cost: "4.15",
+    },
+    Illness {
+        code: "75498004",
+        name: "Acute bacterial sinusitis",
+        percent: 6,
+        from_age: 3,
+        days: 20,
+        drug: "308182",
+        drug_name: "amoxicillin 250 MG Oral Capsule",
+        cost: "11.05",
+    },
 ];
 
 const VITALS: [(&str, &str, &str); 6] = [

@@ -9,7 +9,9 @@ use crate::{DATABASE, expect, print};
 
 pub fn tell(story: &mut Story<'_>) -> Result<()> {
     print::section(&format!("{APP} tries to forge a context for tenant B"));
-    print::text("The context lives in a setting, custody.context, so that savepoints and parallel workers see it. Only pg_custody sets it.");
+    print::text(
+        "The context lives in a setting, custody.context, so that savepoints and parallel workers see it. Only pg_custody sets it.",
+    );
     let b = story.cast[1].id.clone();
     let value = format!("{{\"tenant\": \"{b}\"}}");
     let set = format!("SET custody.context = '{value}';");
@@ -38,7 +40,7 @@ fn on_the_way_in(story: &mut Story<'_>, value: &str, set: &str) -> Result<()> {
     let escaped = value.replace(' ', "\\ ");
     print::shell(&format!("PGOPTIONS='-c custody.context={escaped}' psql  # as {APP}"));
     let mut config = story.cluster.config(DATABASE, APP);
-    config.options(format!("-c custody.context={escaped}"));
+    config.options(&format!("-c custody.context={escaped}"));
     match Session::with(config, APP) {
         Ok(mut app) => no_context(&mut app, "a startup option gives no context")?,
         Err(e) => {
@@ -67,7 +69,10 @@ fn with_help(story: &mut Story<'_>, value: &str, set: &str) -> Result<()> {
     let mut app = story.session(APP)?;
     app.quiet("SELECT custody.tenant()")?;
     app.refused(set, "UC006")?;
-    no_context(&mut app, "the right to set the parameter is not enough")?;
+    let mut app = story.session(APP)?;
+    app.print("-- and before the library is loaded, in a session of its own:");
+    app.run(set)?;
+    no_context(&mut app, "the right to set the parameter is not enough, sooner or later")?;
     careless.run(&format!("REVOKE SET ON PARAMETER custody.context FROM {APP};"))?;
 
     careless.run(
@@ -84,5 +89,9 @@ AS $$ SELECT set_config('custody.context', value, false) $$;",
 
 fn no_context(app: &mut Session, claim: &str) -> Result<()> {
     let seen = app.quiet("SELECT coalesce(custody.tenant(), 'none'), (SELECT count(*) FROM clinic.patients)")?;
-    expect::equal(&format!("{claim}: no tenant, no rows"), "none, 0 rows".to_owned(), format!("{}, {} rows", seen.cell(0, 0), seen.cell(0, 1)))
+    expect::equal(
+        &format!("{claim}: no tenant, no rows"),
+        "none, 0 rows".to_owned(),
+        format!("{}, {} rows", seen.cell(0, 0), seen.cell(0, 1)),
+    )
 }

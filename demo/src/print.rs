@@ -54,12 +54,28 @@ pub fn holds(claim: &str) {
 
 /// A statement, and who runs it.
 pub fn sql(who: &str, statement: &str) {
-    let (first, rest) = statement.split_once('\n').unwrap_or((statement, ""));
-    line(&format!("  {}{}", style("36", &format!("{who} sql> ")), first));
-    let margin = " ".repeat(who.len() + 8);
-    for part in rest.lines() {
-        line(&format!("{margin}{}", part.trim_end()));
+    let margin = who.len() + 8;
+    let mut prompt = style("36", &format!("{who} sql> "));
+    for part in statement.lines() {
+        let part = part.trim_end();
+        let (part, remark) = match part.split_once("  -- ") {
+            Some((part, remark)) if margin + length(part) + length(remark) > WIDTH => (part, Some(format!("-- {remark}"))),
+            _ => (part, None),
+        };
+        let mut lines = if part.contains("-- ") { vec![part.to_owned()] } else { wrap_sql(part, WIDTH - 2 - margin) };
+        lines.extend(remark);
+        for text in lines {
+            line(&format!("  {prompt}{text}"));
+            prompt = " ".repeat(margin - 2);
+        }
     }
+}
+
+/// Broken at spaces, what follows indented further.
+fn wrap_sql(text: &str, width: usize) -> Vec<String> {
+    let indent = text.len() - text.trim_start().len();
+    let lines = wrap(text.trim_start(), width.saturating_sub(indent + 2).max(20));
+    lines.into_iter().enumerate().map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 }))).collect()
 }
 
 pub fn shell(command: &str) {
@@ -88,10 +104,16 @@ pub fn refusal(e: &DbError) {
 }
 
 pub fn table(table: &Table) {
+    table_head(table, usize::MAX);
+}
+
+/// The first rows of a table, and how many more there are.
+pub fn table_head(table: &Table, most: usize) {
     if table.columns.is_empty() {
         return;
     }
-    let rows: Vec<Vec<String>> = table.rows.iter().map(|r| r.iter().map(|c| c.clone().unwrap_or_default()).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        table.rows.iter().take(most).map(|r| r.iter().map(|c| c.clone().unwrap_or_default()).collect()).collect();
     let last = table.columns.len() - 1;
     let mut widths: Vec<usize> = table.columns.iter().map(|c| length(c)).collect();
     for row in &rows {
@@ -106,7 +128,11 @@ pub fn table(table: &Table) {
     let before: usize = widths[..last].iter().map(|w| w + 3).sum();
     widths[last] = widths[last].min((WIDTH - INDENT.len()).saturating_sub(before).max(30));
     let put = |cells: &[String]| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width.saturating_sub(length(cell))))).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width.saturating_sub(length(cell)))))
+            .collect();
         line(format!("{INDENT}{}", padded.join(" │ ")).trim_end());
     };
     put(&table.columns);
@@ -119,8 +145,10 @@ pub fn table(table: &Table) {
             cells = vec![String::new(); cells.len()];
         }
     }
-    if rows.is_empty() {
-        line(&format!("{INDENT}(no rows)"));
+    match table.rows.len() - rows.len() {
+        0 if rows.is_empty() => line(&format!("{INDENT}(no rows)")),
+        0 => {}
+        more => line(&format!("{INDENT}… and {more} more")),
     }
 }
 

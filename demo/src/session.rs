@@ -164,8 +164,12 @@ impl Session {
         let mut table = Table::default();
         for message in self.client.simple_query(sql)? {
             match message {
-                SimpleQueryMessage::RowDescription(columns) => table.columns = columns.iter().map(|c| c.name().to_owned()).collect(),
-                SimpleQueryMessage::Row(row) => table.rows.push((0..row.len()).map(|i| row.get(i).map(ToOwned::to_owned)).collect()),
+                SimpleQueryMessage::RowDescription(columns) => {
+                    table.columns = columns.iter().map(|c| c.name().to_owned()).collect()
+                }
+                SimpleQueryMessage::Row(row) => {
+                    table.rows.push((0..row.len()).map(|i| row.get(i).map(ToOwned::to_owned)).collect())
+                }
                 SimpleQueryMessage::CommandComplete(n) => table.affected = n,
                 _ => {}
             }
@@ -185,7 +189,14 @@ pub fn described(e: &postgres::Error) -> String {
     match e.as_db_error() {
         Some(db) => {
             let more = |name: &str, part: Option<&str>| part.map(|p| format!("\n  {name}: {p}")).unwrap_or_default();
-            format!("{} {}: {}{}{}", db.severity(), db.code().code(), db.message(), more("DETAIL", db.detail()), more("HINT", db.hint()))
+            format!(
+                "{} {}: {}{}{}",
+                db.severity(),
+                db.code().code(),
+                db.message(),
+                more("DETAIL", db.detail()),
+                more("HINT", db.hint())
+            )
         }
         None => e.to_string(),
     }

@@ -35,8 +35,10 @@ impl Story<'_> {
 }
 
 pub fn tell(cluster: &Cluster, data: &Data, begun: Instant) -> Result<()> {
-    print::text("pg_custody keeps the tenants of a PostgreSQL database apart (row-level security), and keeps a signed, hash-chained record of");
-    print::text("what changed. This is its story on a private cluster. Every line marked ✓ is checked by code.");
+    print::text(
+        "pg_custody keeps the tenants of a PostgreSQL database apart (row-level security), and keeps a signed, hash-chained record of \
+         what changed. This is its story, on a private cluster. Every line marked ✓ is checked by code.",
+    );
     let ready = begun.elapsed();
     cluster.connect("postgres", SUPERUSER)?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
     let mut story = Story {
@@ -80,7 +82,11 @@ fn install(story: &mut Story<'_>, ready: Duration) -> Result<()> {
 FROM pg_roles WHERE rolname LIKE 'custody%' ORDER BY 1;",
     )?;
     let harmless = roles.rows.iter().all(|r| r[1..4].iter().all(|c| c.as_deref() == Some("f")));
-    expect::holds("three group roles that cannot log in, and are neither SUPERUSER nor BYPASSRLS", roles.rows.len() == 3 && harmless, roles.rows.len())?;
+    expect::holds(
+        "three group roles that cannot log in, and are neither SUPERUSER nor BYPASSRLS",
+        roles.rows.len() == 3 && harmless,
+        roles.rows.len(),
+    )?;
 
     let objects = root.show(
         "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'custody'::regnamespace AND relkind = 'r') AS tables,
@@ -92,9 +98,13 @@ FROM pg_roles WHERE rolname LIKE 'custody%' ORDER BY 1;",
        + (SELECT count(*) FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
           WHERE pronamespace = 'custody'::regnamespace AND a.grantee = 0) AS granted_to_public;",
     )?;
-    expect::equal("PUBLIC has no privilege on the schema custody, or on any table, view or function in it", 0, objects.number(0, 3)?)?;
+    expect::equal(
+        "PUBLIC has no privilege on the schema custody, or on any table, view or function in it",
+        0,
+        objects.number(0, 3)?,
+    )?;
 
-    root.show("SELECT key_id, fingerprint, created_at::timestamptz(0) FROM custody.signing_key;")?;
+    root.show("SELECT key_id, created_at::timestamptz(0), fingerprint FROM custody.signing_key;")?;
     story.pin = root.one("SELECT fingerprint FROM custody.signing_key")?;
     expect::equal("the key that signs the log has a fingerprint, to be kept outside the database", 64, story.pin.len())?;
     Ok(())
@@ -129,17 +139,25 @@ fn load(story: &mut Story<'_>) -> Result<()> {
     for remark in &data.remarks {
         print::text(&format!("• {remark}"));
     }
-    let cast: Vec<String> = story.cast.iter().zip(["A", "B", "C"]).map(|(t, letter)| format!("{letter}: {} ({})", t.name, t.id)).collect();
+    let cast: Vec<String> =
+        story.cast.iter().zip(["A", "B", "C"]).map(|(t, letter)| format!("{letter}: {} ({})", t.name, t.id)).collect();
     print::text(&format!("Below, {}.", cast.join("; ")));
     Ok(())
 }
 
 fn close(story: &mut Story<'_>, begun: Instant) -> Result<()> {
     print::chapter(7, "What this did not prove");
+    let Story { root, pin, .. } = story;
+    let file = root.show("SELECT name, size FROM pg_ls_dir('pg_custody') AS name, pg_stat_file('pg_custody/' || name);")?;
+    expect::equal(
+        "the private half of the signing key is a file in the data directory",
+        &format!("{}.key", &pin[..16]),
+        &file.cell(0, 0).to_owned(),
+    )?;
     for item in [
         "A superuser can still stop recording, or do anything while it is off: that is in the log, but what was done is not.",
-        "Whoever holds the signing key can write false entries that verify. It is level `generated`: a file in the data directory, so a \
-         superuser, and root on the server, can read it. Only heads kept elsewhere limit him to the future.",
+        "Whoever holds the signing key can write false entries that verify. It is level `generated`: CREATE EXTENSION made that file, and a \
+         superuser, or root on the server, can read it. Heads that were kept elsewhere limit him to the future.",
         "A chain cut at its end, or rewritten with a key of the attacker's, is seen only by whoever kept heads and the fingerprint outside.",
         "The log of this database now has one finding that stays, capture_disabled: chapter 5 put it there.",
     ] {

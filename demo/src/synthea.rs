@@ -27,7 +27,8 @@ impl Csv {
         let path = dir.join(name);
         let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
         let mut reader = Reader::from_path(&path).map_err(|e| failed(&e))?;
-        let columns: HashMap<_, _> = reader.headers().map_err(|e| failed(&e))?.iter().enumerate().map(|(i, c)| (c.to_owned(), i)).collect();
+        let columns: HashMap<_, _> =
+            reader.headers().map_err(|e| failed(&e))?.iter().enumerate().map(|(i, c)| (c.to_owned(), i)).collect();
         match needed.iter().find(|c| !columns.contains_key(**c)) {
             Some(missing) => Err(format!("{} has no column {missing}", path.display()).into()),
             None => Ok(Self { name: name.into(), reader, columns }),
@@ -101,18 +102,22 @@ pub fn load(dir: &Path) -> Result<Data> {
 
     let mut encounters: HashMap<String, Encounter> = HashMap::new();
     let (mut no_organization, mut no_patient) = (0, 0);
-    Csv::open(dir, "encounters.csv", &["Id", "START", "STOP", "PATIENT", "ORGANIZATION", "ENCOUNTERCLASS", "CODE", "DESCRIPTION"])?.each(|r| {
-        let [id, organization, patient] = ["Id", "ORGANIZATION", "PATIENT"].map(|c| r.get(c).to_ascii_lowercase());
-        if !known.contains(&organization) {
-            no_organization += 1;
-        } else if !people.contains_key(&patient) {
-            no_patient += 1;
-        } else {
-            codes.add(SNOMED, r);
-            data.put(ENCOUNTERS, [&organization, &id, &patient, r.get("ENCOUNTERCLASS"), r.get("CODE"), r.get("START"), r.get("STOP")]);
-            encounters.insert(id, Encounter { organization, patient });
-        }
-    })?;
+    Csv::open(dir, "encounters.csv", &["Id", "START", "STOP", "PATIENT", "ORGANIZATION", "ENCOUNTERCLASS", "CODE", "DESCRIPTION"])?
+        .each(|r| {
+            let [id, organization, patient] = ["Id", "ORGANIZATION", "PATIENT"].map(|c| r.get(c).to_ascii_lowercase());
+            if !known.contains(&organization) {
+                no_organization += 1;
+            } else if !people.contains_key(&patient) {
+                no_patient += 1;
+            } else {
+                codes.add(SNOMED, r);
+                data.put(
+                    ENCOUNTERS,
+                    [&organization, &id, &patient, r.get("ENCOUNTERCLASS"), r.get("CODE"), r.get("START"), r.get("STOP")],
+                );
+                encounters.insert(id, Encounter { organization, patient });
+            }
+        })?;
     let mut remark = |count: usize, what: &str| {
         if count > 0 {
             data.remarks.push(format!("{count} {what}"));
@@ -140,11 +145,18 @@ pub fn load(dir: &Path) -> Result<Data> {
             Some(e) if e.patient != r.get("PATIENT").to_ascii_lowercase() => another_patient += 1,
             Some(e) => {
                 codes.add(system, r);
-                let start = [e.organization.clone(), ids.uuid().to_string(), r.get("ENCOUNTER").to_ascii_lowercase(), r.get("CODE").into(), r.get(date).into()];
+                let start = [
+                    e.organization.clone(),
+                    ids.uuid().to_string(),
+                    r.get("ENCOUNTER").to_ascii_lowercase(),
+                    r.get("CODE").into(),
+                    r.get(date).into(),
+                ];
                 data.rows[table].push(start.into_iter().chain(columns.iter().map(|c| r.get(c).to_owned())).collect());
             }
         })?;
-        for (count, what) in [(no_encounter, "they match no encounter"), (another_patient, "their encounter is another patient's")] {
+        for (count, what) in [(no_encounter, "they match no encounter"), (another_patient, "their encounter is another patient's")]
+        {
             if count > 0 {
                 data.remarks.push(format!("{count} records of {file} left out: {what}"));
             }
