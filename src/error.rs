@@ -8,6 +8,7 @@ use custody_core::token::TokenError;
 pub enum Error {
     NoContext { table: String },
     AssumeRefused { tenant: String, role: String },
+    BoundElsewhere { tenant: String, role: String },
     OtherContext { set: String, wanted: String },
     BadToken(TokenError),
     TokenRevoked,
@@ -59,6 +60,12 @@ impl Error {
                 format!("role \"{role}\" may not act for tenant \"{tenant}\""),
                 "Neither custody.allow_assume nor custody.bind_role names this tenant for the role that logged in.".into(),
                 format!("An administrator can SELECT custody.allow_assume('{role}', ARRAY[…])."),
+            ),
+            Self::BoundElsewhere { tenant, role } => (
+                "UC002",
+                format!("role \"{role}\" may not act for tenant \"{tenant}\""),
+                "It is bound to another tenant, and acts for that one alone.".into(),
+                format!("An administrator can SELECT custody.unbind_role('{role}'), or bind it to this tenant."),
             ),
             Self::OtherContext { set, wanted } => (
                 "UC003",
@@ -114,7 +121,7 @@ impl Error {
                 "UC031",
                 format!("the log is append-only: {what} is refused"),
                 "This holds for everyone, the superuser included.".into(),
-                String::new(),
+                "What is wrong in the log is set right by a further entry: change the row again.".into(),
             ),
             Self::CannotAudit { table, why, hint } => ("UC032", format!("{table} cannot be audited"), why, hint),
             Self::NotAudited { table } => (

@@ -11,6 +11,7 @@ mod record;
 mod rng;
 mod session;
 mod stage;
+mod stored;
 mod story;
 mod synthea;
 mod tamper;

@@ -261,7 +261,8 @@ fn one_transaction(story: &mut Story<'_>, done: &[Done]) -> Result<()> {
     app.begin(&story.token("dr.okafor", 0))?;
     let log = app.show(&format!(
         "SELECT lane, seq, signed_at, op, table_name, login_role, subject,
-  left((jsonb_strip_nulls(new) - '{{organization_id,id,patient_id,encounter_id,category}}'::text[])::text, 110) AS new
+  jsonb_strip_nulls(new)
+    - '{{organization_id,id,patient_id,encounter_id,birth_date,started_at,observed_at,category}}'::text[] AS new
 FROM custody.log WHERE xid = '{}' ORDER BY ordinal;",
         mine.admission
     ))?;

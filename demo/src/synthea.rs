@@ -173,7 +173,7 @@ pub fn load(dir: &Path) -> Result<Data> {
     data.rows[CODES] = codes.rows;
     let added = data.add_own_codes();
     if added > 0 {
-        data.remarks.push(format!("{added} codes added that the demo's own sessions use"));
+        data.remarks.push(format!("codes added that the demo's own sessions use: {added}"));
     }
     Ok(data)
 }

@@ -1,13 +1,12 @@
 //! Chapter 5: the log is verified, tampered with by a superuser in every way we know, and found out each time.
 
-use custody_core::entry::{Entry, row_digest};
 use custody_core::key::{fingerprint, hex, key_id};
 use custody_harness::Result;
-use ed25519_dalek::{Signer, SigningKey};
-use postgres::Row;
+use ed25519_dalek::SigningKey;
 use uuid::Uuid;
 
 use crate::session::{Session, Table, described};
+use crate::stored::{Stored, relink};
 use crate::story::Story;
 use crate::{expect, print};
 
@@ -88,8 +87,7 @@ impl<'a> Attack<'a> {
 GROUP BY lane ORDER BY count(*) DESC, lane LIMIT 1"
         ))?;
         let lane = i32::try_from(lane)?;
-        let rows = root.client.query(STORED, &[&tenant, &lane]).map_err(|e| described(&e))?;
-        let chain = rows.iter().map(Stored::read).collect::<std::result::Result<Vec<_>, _>>()?;
+        let chain = Stored::chain(&mut root.client, &tenant, lane).map_err(|e| described(&e))?;
         let inner = |a: &Stored, b: &Stored| {
             a.xid == b.xid && !a.signs_run && !b.signs_run && a.actor_seq == b.actor_seq && a.actor_seq < a.seq
         };
@@ -111,8 +109,7 @@ GROUP BY lane ORDER BY count(*) DESC, lane LIMIT 1"
             format!("UPDATE custody.entry SET new = jsonb_set(new::jsonb, '{{dispenses}}', '30')::text\nWHERE {};", self.at(seq));
         self.attempt("Edit an entry: a prescription was for thirty all along", |a| a.sql(&edit), &[("edited", seq)])?;
 
-        let mut rewritten = self.rewritten();
-        rewritten.iter_mut().for_each(|e| e.seal());
+        let rewritten = self.rewritten();
         let mut expected: Vec<_> = rewritten.iter().filter(|e| e.signs_run).map(|e| ("bad_signature", e.seq)).collect();
         expected.push(("rewritten", self.last()));
         self.attempt("The same, with every digest and hash from there on computed anew", |a| a.write(&rewritten), &expected)?;
@@ -177,19 +174,10 @@ GROUP BY lane ORDER BY count(*) DESC, lane LIMIT 1"
         let public = own.verifying_key().to_bytes();
         let id = key_id(&public);
         let mut rewritten = self.rewritten();
-        // Each link is to a hash that the key's name goes into.
+        // The key's name goes into the hashes, so they come after it.
         rewritten.iter_mut().filter(|e| e.signs_run).for_each(|e| e.key_id = Some(id.clone()));
-        let mut previous: Option<Vec<u8>> = None;
-        for e in &mut rewritten {
-            if let Some(previous) = previous.take() {
-                e.prev_hash = previous;
-            }
-            e.seal();
-            if e.signs_run {
-                e.sign(own);
-            }
-            previous = Some(e.hash.clone());
-        }
+        relink(&mut rewritten);
+        rewritten.iter_mut().filter(|e| e.signs_run).for_each(|e| e.sign(own));
         let register = format!(
             "INSERT INTO custody.signing_key (key_id, incarnation, public_key, fingerprint, created_at)
 VALUES ('{id}', '{}', '\\x{}', '{}', now());",
@@ -258,7 +246,7 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
         };
         self.root.print(&sql);
         let mut found = self.verify()?;
-        found.rows.remove(0);
+        found.rows.drain(..found.rows.len().min(1));
         print::table_head(&found, 4);
         let mut wanted: Vec<String> =
             expected.iter().map(|(verdict, seq)| format!("{verdict} {} {} {seq}", self.tenant, self.lane)).collect();
@@ -388,140 +376,6 @@ WHERE tenant = $2 AND lane = $3 AND seq = $4";
 
     fn at(&self, seq: i64) -> String {
         format!("{} AND seq = {seq}", self.whole())
-    }
-}
-
-/// Recomputes every entry's digest and hash, each linked to the one before.
-fn relink(entries: &mut [Stored]) {
-    let mut previous: Option<Vec<u8>> = None;
-    for e in entries {
-        if let Some(previous) = previous.take() {
-            e.prev_hash = previous;
-        }
-        e.seal();
-        previous = Some(e.hash.clone());
-    }
-}
-
-const STORED: &str =
-    "SELECT seq, incarnation, lane, format, (lsn - '0/0')::bigint, ordinal, (extract(epoch FROM at) * 1000000)::bigint,
-  xid::text::bigint, op, schema_name, table_name, login_role, acting_role, move_id, actor_seq, signs_run, key_id, actor_salt, actor,
-  row_salt, row_key, old, new, actor_digest, row_digest, prev_hash, hash, signature, tenant
-FROM custody.entry WHERE tenant = $1 AND lane = $2 ORDER BY seq";
-
-/// An entry, as stored.
-#[derive(Clone)]
-struct Stored {
-    seq: i64,
-    incarnation: Uuid,
-    lane: i32,
-    format: i16,
-    lsn: i64,
-    ordinal: i32,
-    at: i64,
-    xid: i64,
-    op: String,
-    schema_name: Option<String>,
-    table_name: Option<String>,
-    login_role: String,
-    acting_role: String,
-    move_id: Option<Uuid>,
-    actor_seq: i64,
-    signs_run: bool,
-    key_id: Option<String>,
-    actor_salt: Option<Vec<u8>>,
-    actor: Option<String>,
-    row_salt: Option<Vec<u8>>,
-    row_key: Option<String>,
-    old: Option<String>,
-    new: Option<String>,
-    actor_digest: Option<Vec<u8>>,
-    row_digest: Vec<u8>,
-    prev_hash: Vec<u8>,
-    hash: Vec<u8>,
-    signature: Option<Vec<u8>>,
-    tenant: String,
-}
-
-impl Stored {
-    fn read(row: &Row) -> std::result::Result<Self, postgres::Error> {
-        Ok(Self {
-            seq: row.try_get(0)?,
-            incarnation: row.try_get(1)?,
-            lane: row.try_get(2)?,
-            format: row.try_get(3)?,
-            lsn: row.try_get(4)?,
-            ordinal: row.try_get(5)?,
-            at: row.try_get(6)?,
-            xid: row.try_get(7)?,
-            op: row.try_get(8)?,
-            schema_name: row.try_get(9)?,
-            table_name: row.try_get(10)?,
-            login_role: row.try_get(11)?,
-            acting_role: row.try_get(12)?,
-            move_id: row.try_get(13)?,
-            actor_seq: row.try_get(14)?,
-            signs_run: row.try_get(15)?,
-            key_id: row.try_get(16)?,
-            actor_salt: row.try_get(17)?,
-            actor: row.try_get(18)?,
-            row_salt: row.try_get(19)?,
-            row_key: row.try_get(20)?,
-            old: row.try_get(21)?,
-            new: row.try_get(22)?,
-            actor_digest: row.try_get(23)?,
-            row_digest: row.try_get(24)?,
-            prev_hash: row.try_get(25)?,
-            hash: row.try_get(26)?,
-            signature: row.try_get(27)?,
-            tenant: row.try_get(28)?,
-        })
-    }
-
-    /// Computes the row digest and the hash anew.
-    fn seal(&mut self) {
-        let salt = self.row_salt.as_deref().unwrap_or_default();
-        self.row_digest = row_digest(salt, self.row_key.as_deref(), self.old.as_deref(), self.new.as_deref()).to_vec();
-        self.hash = self.view().compute_hash().to_vec();
-    }
-
-    fn sign(&mut self, key: &SigningKey) {
-        let message = [&b"pg_custody/run/v1\0"[..], &self.hash].concat();
-        self.signature = Some(key.sign(&message).to_bytes().to_vec());
-    }
-
-    fn view(&self) -> Entry<'_> {
-        Entry {
-            incarnation: self.incarnation,
-            tenant: &self.tenant,
-            lane: self.lane.into(),
-            seq: self.seq,
-            format: self.format,
-            lsn: self.lsn.unsigned_abs(),
-            ordinal: self.ordinal.into(),
-            at: self.at,
-            xid: self.xid.unsigned_abs(),
-            op: &self.op,
-            schema_name: self.schema_name.as_deref(),
-            table_name: self.table_name.as_deref(),
-            login_role: &self.login_role,
-            acting_role: &self.acting_role,
-            move_id: self.move_id,
-            actor_seq: self.actor_seq,
-            signs_run: self.signs_run,
-            key_id: self.key_id.as_deref(),
-            actor_salt: self.actor_salt.as_deref(),
-            actor: self.actor.as_deref(),
-            row_salt: self.row_salt.as_deref(),
-            row_key: self.row_key.as_deref(),
-            old: self.old.as_deref(),
-            new: self.new.as_deref(),
-            actor_digest: self.actor_digest.as_deref(),
-            row_digest: &self.row_digest,
-            prev_hash: &self.prev_hash,
-            hash: &self.hash,
-            signature: self.signature.as_deref(),
-        }
     }
 }
 

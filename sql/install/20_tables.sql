@@ -93,7 +93,6 @@ CREATE TABLE custody.audited_table (
   target     regclass PRIMARY KEY,
   exclude    name[] NOT NULL,
   redact     name[] NOT NULL,
-  capturing  boolean NOT NULL DEFAULT true,
   audited_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE custody.audited_table IS 'Which tables are audited, and which of their columns are left out of the images or stored as a keyed digest';
@@ -102,7 +101,13 @@ CREATE TABLE custody.role_binding (
   role   regrole PRIMARY KEY,
   tenant text COLLATE "C" NOT NULL CHECK (tenant <> '')
 );
-COMMENT ON COLUMN custody.audited_table.capturing IS 'Whether every capture trigger was in force after the last DDL command';
+
+CREATE TABLE custody.capture_state (
+  target    regclass PRIMARY KEY,
+  capturing boolean NOT NULL
+);
+COMMENT ON TABLE custody.capture_state IS 'Whether every capture trigger of an audited table was in force after the last DDL command. Never dumped: while a dump is being restored, the triggers are not yet there, and that is no gap';
+
 COMMENT ON TABLE custody.role_binding IS 'Login roles that act for one tenant, by session_user';
 
 CREATE TABLE custody.assume_grant (
@@ -130,7 +135,7 @@ CREATE TABLE custody.token_revocation (
 );
 COMMENT ON TABLE custody.token_revocation IS 'Subjects whose tokens issued up to a moment are refused';
 
--- custody.instance is left out on purpose: a restored database is not the one that was dumped.
+-- custody.instance and custody.capture_state are left out on purpose: a restored database is not the one that was dumped.
 SELECT pg_catalog.pg_extension_config_dump('custody.incarnation', '');
 SELECT pg_catalog.pg_extension_config_dump('custody.signing_key', '');
 SELECT pg_catalog.pg_extension_config_dump('custody.entry', '');
@@ -143,4 +148,4 @@ SELECT pg_catalog.pg_extension_config_dump('custody.token_key', '');
 SELECT pg_catalog.pg_extension_config_dump('custody.token_revocation', '');
 
 GRANT SELECT ON custody.incarnation, custody.instance, custody.signing_key, custody.entry, custody.tenants, custody.registered_table,
-  custody.audited_table, custody.role_binding, custody.assume_grant, custody.token_key, custody.token_revocation TO custody_auditor;
+  custody.audited_table, custody.capture_state, custody.role_binding, custody.assume_grant, custody.token_key, custody.token_revocation TO custody_auditor;

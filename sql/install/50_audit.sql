@@ -39,7 +39,7 @@ COMMENT ON VIEW custody.log IS 'The log as people read it: a tenant sees its own
 COMMENT ON COLUMN custody.log.at IS 'Wall clock at capture: advisory. The order is (incarnation, lsn, ordinal)';
 COMMENT ON COLUMN custody.log.old IS 'The row before; out-of-line values that an UPDATE did not touch are in neither image';
 COMMENT ON COLUMN custody.log.changed IS 'For an UPDATE, the columns whose value changed';
-COMMENT ON COLUMN custody.log.acting_role IS 'current_user: differs from login_role in definer functions and cascades';
+COMMENT ON COLUMN custody.log.acting_role IS 'current_user when the change was captured: differs from login_role after SET ROLE and in definer functions';
 COMMENT ON COLUMN custody.log.signed_at IS 'seq of the entry of this chain whose signature covers this one; NULL means unsigned';
 GRANT SELECT ON custody.log TO custody_app, custody_auditor;
 

@@ -86,8 +86,9 @@ fn ddl_record(command: &str, object: &str, schema: &str, table: &str) -> Record 
 /// Brings partitions that joined a protected or audited table under what holds for it.
 fn carry_over() -> Result<()> {
     protect::protect_new_partitions()?;
-    // A trigger that is missing is new only if its table was touched by a command that can bring partitions in.
+    // A trigger that is missing is new only if capture was whole before a command that can bring partitions in.
     const NEW: &str = "SELECT DISTINCT g.root::pg_catalog.oid FROM custody.capture_gap g
+        JOIN custody.capture_state s ON s.target = g.root AND s.capturing
         JOIN pg_catalog.pg_event_trigger_ddl_commands() d ON d.command_tag IN ('CREATE TABLE', 'ALTER TABLE')
         WHERE g.trigger_name = '!custody_truncate' AND g.problem = 'missing'";
     for root in spi::rows_now(NEW, &[], |row| row.get::<Oid>(1))?.into_iter().flatten() {
@@ -110,7 +111,7 @@ fn record_drops() -> Result<()> {
         if audited {
             transaction::record([ddl_record("DROP TABLE", &object, &schema, &table)])?;
         }
-        for registry in ["audited_table", "registered_table"] {
+        for registry in ["audited_table", "capture_state", "registered_table"] {
             spi::run(&format!("DELETE FROM custody.{registry} r WHERE r.target OPERATOR(pg_catalog.=) $1"), &[relid.into()])?;
         }
     }
@@ -120,23 +121,33 @@ fn record_drops() -> Result<()> {
 /// Compares capture and guard with what they were after the last command, and records what changed.
 pub fn note_changes() -> Result<()> {
     session::as_owner(|| {
-        const CAPTURE: &str = "SELECT a.target::pg_catalog.oid, a.capturing, pg_catalog.string_agg(
-              pg_catalog.format('%s on %s: %s', g.trigger_name, g.relid::pg_catalog.regclass, g.problem), '; ' ORDER BY g.relid, g.trigger_name)
-            FROM custody.audited_table a LEFT JOIN custody.capture_gap g ON g.root = a.target
-            GROUP BY a.target, a.capturing
-            HAVING a.capturing <> (pg_catalog.count(g.root) = 0)";
+        const CAPTURE: &str = "SELECT a.target::pg_catalog.oid, s.capturing, pg_catalog.string_agg(
+              pg_catalog.format('%s on %s: %s', g.trigger_name, g.relid::pg_catalog.regclass, g.problem), '; ' ORDER BY g.relid, g.trigger_name) FILTER (WHERE g.root IS NOT NULL)
+            FROM custody.audited_table a LEFT JOIN custody.capture_state s ON s.target = a.target LEFT JOIN custody.capture_gap g ON g.root = a.target
+            GROUP BY a.target, s.capturing
+            HAVING s.capturing IS DISTINCT FROM (pg_catalog.count(g.root) = 0)";
         let changed = spi::rows_now(CAPTURE, &[], |row| {
-            Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?.unwrap_or(false), row.get::<String>(3)?.unwrap_or_default()))
+            Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?))
         })?;
         for (relid, captured, problems) in changed {
             let Some(relid) = relid else { continue };
+            let op = match (captured, &problems) {
+                // A dump that is being restored: its triggers come later.
+                (None, Some(_)) => continue,
+                (None, None) => None,
+                (Some(true), _) => Some("CAPTURE_OFF"),
+                (Some(false), _) => Some("CAPTURE_ON"),
+            };
             spi::run(
-                "UPDATE custody.audited_table SET capturing = NOT capturing WHERE target OPERATOR(pg_catalog.=) $1",
-                &[relid.into()],
+                "INSERT INTO custody.capture_state (target, capturing) VALUES ($1, $2)
+                 ON CONFLICT ON CONSTRAINT capture_state_pkey DO UPDATE SET capturing = excluded.capturing",
+                &[relid.into(), problems.is_none().into()],
             )?;
-            let op = if captured { "CAPTURE_OFF" } else { "CAPTURE_ON" };
-            let names = session::relation_names(relid).unwrap_or_default();
-            transaction::record([Record::system(op, Some((&names.0, &names.1)), problems_record(&problems))])?;
+            if let Some(op) = op {
+                let names = session::relation_names(relid).unwrap_or_default();
+                let problems = problems_record(&problems.unwrap_or_default());
+                transaction::record([Record::system(op, Some((&names.0, &names.1)), problems)])?;
+            }
         }
         const GUARD: &str = "SELECT i.guarded, (SELECT pg_catalog.string_agg(g.object || ': ' || g.problem, '; ' ORDER BY g.object) FROM custody.guard_gap g)
             FROM custody.instance i";

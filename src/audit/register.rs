@@ -147,6 +147,9 @@ fn unaudit(target: Oid) -> Result<()> {
             |_| Ok(()),
         )
     })?;
+    session::as_owner(|| {
+        spi::run("DELETE FROM custody.capture_state s WHERE s.target OPERATOR(pg_catalog.=) $1", &[target.into()])
+    })?;
     if gone.is_empty() {
         return Err(Error::NotAudited { table: name });
     }

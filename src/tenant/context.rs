@@ -156,7 +156,8 @@ fn assume(tenant: &str) -> Result<()> {
         return Err(refused());
     }
     let allowed = match bound()? {
-        Some(bound) => bound.tenant == tenant,
+        Some(bound) if bound.tenant != tenant => return Err(bound_elsewhere(tenant)),
+        Some(_) => true,
         None => {
             let grants = |key: &[Key<'_>]| {
                 scan::our_rows("assume_grant", key, |row| {
@@ -201,8 +202,7 @@ fn authenticate(token: &str) -> Result<()> {
     if let Some(bound) = bound()?
         && bound.tenant != claims.tenant
     {
-        let role = session::role_name(session::session_role());
-        return Err(Error::AssumeRefused { tenant: claims.tenant, role });
+        return Err(bound_elsewhere(&claims.tenant));
     }
     let mut context = Map::new();
     context.insert("tenant".into(), claims.tenant.clone().into());
@@ -212,6 +212,10 @@ fn authenticate(token: &str) -> Result<()> {
     context.insert("exp".into(), claims.expires.into());
     context.insert("claims".into(), Value::Object(claims.all));
     set(Value::Object(context), &claims.tenant)
+}
+
+fn bound_elsewhere(tenant: &str) -> Error {
+    Error::BoundElsewhere { tenant: tenant.to_owned(), role: session::role_name(session::session_role()) }
 }
 
 /// Sets the context of this transaction, once.
