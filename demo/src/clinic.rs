@@ -40,7 +40,10 @@ CREATE INDEX ON clinic.observations (organization_id, encounter_id);";
 /// The tables in an order that foreign keys allow, with the columns that are loaded. All but the first are by tenant.
 pub const TABLES: [(&str, &str); 6] = [
     ("codes", "code, system, description"),
-    ("patients", "organization_id, id, first_name, last_name, birth_date, death_date, gender, national_id, address, city"),
+    (
+        "patients",
+        "organization_id, id, first_name, last_name, birth_date, death_date, gender, national_id, address, city",
+    ),
     ("encounters", "organization_id, id, patient_id, class, code, started_at, ended_at"),
     ("conditions", "organization_id, id, encounter_id, code, onset, resolved"),
     ("medications", "organization_id, id, encounter_id, code, started_at, stopped_at, dispenses, base_cost"),
@@ -89,7 +92,8 @@ impl Data {
 
     /// The codes that the demo's own sessions use, if the data does not have them.
     pub fn add_own_codes(&mut self) -> usize {
-        let missing: Vec<_> = OWN_CODES.iter().filter(|(code, ..)| !self.rows[CODES].iter().any(|row| row[0] == *code)).collect();
+        let missing: Vec<_> =
+            OWN_CODES.iter().filter(|(code, ..)| !self.rows[CODES].iter().any(|row| row[0] == *code)).collect();
         let added = missing.len();
         for (code, system, description) in missing {
             self.put(CODES, [code, system, description]);
@@ -131,10 +135,14 @@ pub const LOINC: &str = "LOINC";
 
 const CLINICS: [(&str, usize); 3] =
     [("Northgate Clinic", 85), ("Riverside Family Practice", 70), ("Hill Street Medical Centre", 45)];
-const WOMEN: [&str; 14] =
-    ["Ada", "Beatriz", "Chloe", "Dilnoza", "Elif", "Fatima", "Grace", "Hanna", "Ingrid", "Joy", "Keiko", "Leila", "Zoë", "Noor"];
-const MEN: [&str; 14] =
-    ["Adam", "Bruno", "Chidi", "Daniel", "Emeka", "Farid", "George", "Hiro", "Ivan", "José", "Karl", "Liam", "Mateo", "Nils"];
+const WOMEN: [&str; 14] = [
+    "Ada", "Beatriz", "Chloe", "Dilnoza", "Elif", "Fatima", "Grace", "Hanna", "Ingrid", "Joy", "Keiko", "Leila", "Zoë",
+    "Noor",
+];
+const MEN: [&str; 14] = [
+    "Adam", "Bruno", "Chidi", "Daniel", "Emeka", "Farid", "George", "Hiro", "Ivan", "José", "Karl", "Liam", "Mateo",
+    "Nils",
+];
 const FAMILIES: [&str; 20] = [
     "Abara",
     "Berg",
@@ -157,7 +165,8 @@ const FAMILIES: [&str; 20] = [
     "Smith",
     "Tanaka",
 ];
-const STREETS: [&str; 6] = ["Mill Lane", "Station Road", "Church Street", "Orchard Way", "Harbour Street", "Park Avenue"];
+const STREETS: [&str; 6] =
+    ["Mill Lane", "Station Road", "Church Street", "Orchard Way", "Harbour Street", "Park Avenue"];
 const CITIES: [&str; 5] = ["Ashford", "Bexhill", "Crowley", "Dunmore", "Elmsworth"];
 const VISITS: [(&str, &str, &str); 4] = [
     ("185345009", "Encounter for symptom", "ambulatory"),
@@ -333,7 +342,10 @@ fn encounter(data: &mut Data, rng: &mut Rng, tenant: &str, patient: &Patient<'_>
         };
         data.put(CONDITIONS, [tenant, &rng.uuid().to_string(), &id, illness.code, &date(day), &resolved]);
         let dispenses = if illness.days == 0 { rng.between(2, 12) } else { 1 }.to_string();
-        data.put(MEDICATIONS, [tenant, &rng.uuid().to_string(), &id, illness.drug, &started, &stopped, &dispenses, illness.cost]);
+        data.put(
+            MEDICATIONS,
+            [tenant, &rng.uuid().to_string(), &id, illness.drug, &started, &stopped, &dispenses, illness.cost],
+        );
     }
     let ill = |code: &str| i64::from(chronic.contains(&code));
     for (code, _, units) in VITALS {

@@ -48,7 +48,9 @@ fn on_the_way_in(story: &mut Story<'_>, value: &str, set: &str) -> Result<()> {
             print::holds("a startup option gives no context: the connection is refused");
         }
     }
-    print::text("A new session's very first statement, before the library is loaded, when the name is still anybody's:");
+    print::text(
+        "A new session's very first statement, before the library is loaded, when the name is still anybody's:",
+    );
     let mut app = story.session(APP)?;
     app.run(set)?;
     let tenant = app.show("SELECT custody.tenant();")?;

@@ -37,8 +37,9 @@ pub fn tell(story: &mut Story<'_>) -> Result<()> {
     let open = root.show("SELECT * FROM custody.unprotected_tables();")?;
     let names: Vec<&str> = (0..open.rows.len()).map(|i| open.cell(i, 1)).collect();
     expect::equal("the two tables are reported", "invoices tariffs", &names.join(" "))?;
-    let findings =
-        root.show("SELECT id, severity, object, fix FROM custody.coverage() WHERE severity IN ('critical', 'high', 'medium');")?;
+    let findings = root.show(
+        "SELECT id, severity, object, fix FROM custody.coverage() WHERE severity IN ('critical', 'high', 'medium');",
+    )?;
     for object in ["billing.invoices", "billing.tariffs", "billing.debtors"] {
         if !(0..findings.rows.len()).any(|i| findings.cell(i, 2) == object && findings.cell(i, 1) == "critical") {
             expect::unmet("coverage finds each of the three", format!("a critical finding for {object}"), "none")?;
@@ -68,7 +69,8 @@ fn gate(story: &Story<'_>, open: bool) -> Result<()> {
     match open {
         true => expect::equal("exit status 0: the pipeline goes on", 0, status),
         false => {
-            let complete = ["billing.invoices", "billing.tariffs", "billing.debtors"].iter().all(|object| said.contains(object));
+            let complete =
+                ["billing.invoices", "billing.tariffs", "billing.debtors"].iter().all(|object| said.contains(object));
             expect::holds(
                 &format!("exit status {status}: the pipeline stops, and says why"),
                 status != 0 && complete,

@@ -62,7 +62,11 @@ fn roles(story: &mut Story<'_>) -> Result<()> {
         };
     }
     let registered = root.number("SELECT count(*) FROM custody.tenants")?;
-    expect::equal(&format!("all {} tenants are registered", data.tenants.len()), data.tenants.len() as i64, registered)?;
+    expect::equal(
+        &format!("all {} tenants are registered", data.tenants.len()),
+        data.tenants.len() as i64,
+        registered,
+    )?;
     for sql in [
         format!("CREATE ROLE {APP} LOGIN IN ROLE custody_app;"),
         format!("CREATE ROLE {DESK} LOGIN IN ROLE custody_app;"),
@@ -127,11 +131,16 @@ fn by_token(story: &mut Story<'_>) -> Result<()> {
     let shared = app.number("SELECT count(*) FROM clinic.codes")?;
     expect::equal("the shared codes can be read", story.data.rows[0].len() as i64, shared)?;
     app.refused("DELETE FROM clinic.codes;", "42501")?;
-    app.token_refused(&story.token("dr.okafor", 1), "UC003", "the same person's token for tenant B, in the same transaction")?;
+    app.token_refused(
+        &story.token("dr.okafor", 1),
+        "UC003",
+        "the same person's token for tenant B, in the same transaction",
+    )?;
 
     print::section("Other tenants are out of reach, and out of sight");
-    let theirs =
-        story.root.one(&format!("SELECT id FROM clinic.patients WHERE organization_id = '{}' ORDER BY id LIMIT 1", b.id))?;
+    let theirs = story
+        .root
+        .one(&format!("SELECT id FROM clinic.patients WHERE organization_id = '{}' ORDER BY id LIMIT 1", b.id))?;
     let insert = |id: &str| {
         format!(
             "INSERT INTO clinic.patients (organization_id, id, last_name, birth_date) VALUES\n  ('{}', '{id}', 'Planted', '1990-01-01');",
@@ -144,11 +153,21 @@ fn by_token(story: &mut Story<'_>) -> Result<()> {
     let told = |e: &postgres::error::DbError| {
         format!("{} {} {:?} {:?} {:?}", e.code().code(), e.message(), e.detail(), e.hint(), e.constraint())
     };
-    expect::equal("both refusals are the same to the letter: which keys B has is not given away", told(&existing), told(&missing))?;
+    expect::equal(
+        "both refusals are the same to the letter: which keys B has is not given away",
+        told(&existing),
+        told(&missing),
+    )?;
     let mine = app.one("SELECT id FROM clinic.patients ORDER BY id LIMIT 1")?;
-    app.refused(&format!("UPDATE clinic.patients SET organization_id = '{}'  -- tenant B\nWHERE id = '{mine}';", b.id), "42501")?;
+    app.refused(
+        &format!("UPDATE clinic.patients SET organization_id = '{}'  -- tenant B\nWHERE id = '{mine}';", b.id),
+        "42501",
+    )?;
     let touched = app
-        .run(&format!("UPDATE clinic.patients SET city = 'Elsewhere' WHERE organization_id = '{}';  -- tenant B", b.id))?
+        .run(&format!(
+            "UPDATE clinic.patients SET city = 'Elsewhere' WHERE organization_id = '{}';  -- tenant B",
+            b.id
+        ))?
         .affected;
     expect::equal("an UPDATE of B's rows finds none", 0, touched)?;
     let touched = app.run(&format!("DELETE FROM clinic.patients WHERE id = '{theirs}';  -- one of B's"))?.affected;
@@ -160,14 +179,26 @@ fn by_token(story: &mut Story<'_>) -> Result<()> {
     print::holds("a foreign key that includes the tenant cannot reach across: for A, B's patient does not exist");
     app.end("COMMIT;")?;
     let seen = app.show(SEEN)?;
-    expect::equal("the context ended with the transaction: a pooled connection carries nothing over", 0, seen.number(0, 0)?)?;
+    expect::equal(
+        "the context ended with the transaction: a pooled connection carries nothing over",
+        0,
+        seen.number(0, 0)?,
+    )?;
 
     print::section("Tokens that are not what they seem");
     app.quiet("BEGIN")?;
     app.quietly_end("ROLLBACK")?;
     app.token_refused(&token.altered(&b.id), "UC004", "A's token, its claims edited to say B")?;
-    app.token_refused(&Issuer::impostor().token("dr.okafor", &b.id), "UC004", "a token signed with somebody else's key")?;
-    app.token_refused(&story.issuer.token_for("dr.okafor", &a.id, -1), "UC004", "an honest token of A's, expired a second ago")?;
+    app.token_refused(
+        &Issuer::impostor().token("dr.okafor", &b.id),
+        "UC004",
+        "a token signed with somebody else's key",
+    )?;
+    app.token_refused(
+        &story.issuer.token_for("dr.okafor", &a.id, -1),
+        "UC004",
+        "an honest token of A's, expired a second ago",
+    )?;
     print::holds("each raises UC004, which says why and never quotes the token");
     Ok(())
 }
@@ -192,8 +223,13 @@ fn assumed(story: &mut Story<'_>) -> Result<()> {
     let mut batch = story.session(BATCH)?;
     batch.run("BEGIN;")?;
     batch.run(&format!("SELECT custody.assume_tenant('{}');  -- tenant A", a.id))?;
-    let seen = batch.show("SELECT count(*) AS encounters, count(DISTINCT organization_id) AS tenants FROM clinic.encounters;")?;
-    expect::equal("it works for A, as custody.allow_assume says", story.data.count(ENCOUNTERS, &a.id), seen.number(0, 0)?)?;
+    let seen = batch
+        .show("SELECT count(*) AS encounters, count(DISTINCT organization_id) AS tenants FROM clinic.encounters;")?;
+    expect::equal(
+        "it works for A, as custody.allow_assume says",
+        story.data.count(ENCOUNTERS, &a.id),
+        seen.number(0, 0)?,
+    )?;
     batch.run("ROLLBACK;")?;
     refused_assume(&mut batch, &b.id, "tenant B, which it was not given")?;
     let mut app = story.session(APP)?;

@@ -16,7 +16,8 @@ pub fn line(text: &str) {
 }
 
 pub fn failure(text: &str) {
-    let _ = writeln!(std::io::stderr(), "\n{} {text}", styled("31;1", "custody-demo:", std::io::stderr().is_terminal()));
+    let _ =
+        writeln!(std::io::stderr(), "\n{} {text}", styled("31;1", "custody-demo:", std::io::stderr().is_terminal()));
 }
 
 fn styled(code: &str, text: &str, terminal: bool) -> String {
@@ -59,7 +60,9 @@ pub fn sql(who: &str, statement: &str) {
     for part in statement.lines() {
         let part = part.trim_end();
         let (part, remark) = match part.split_once("  -- ") {
-            Some((part, remark)) if margin + length(part) + length(remark) > WIDTH => (part, Some(format!("-- {remark}"))),
+            Some((part, remark)) if margin + length(part) + length(remark) > WIDTH => {
+                (part, Some(format!("-- {remark}")))
+            }
             _ => (part, None),
         };
         let mut lines = if part.contains("-- ") { vec![part.to_owned()] } else { wrap_sql(part, WIDTH - 2 - margin) };
@@ -75,7 +78,11 @@ pub fn sql(who: &str, statement: &str) {
 fn wrap_sql(text: &str, width: usize) -> Vec<String> {
     let indent = text.len() - text.trim_start().len();
     let lines = wrap(text.trim_start(), width.saturating_sub(indent + 2).max(20));
-    lines.into_iter().enumerate().map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 }))).collect()
+    lines
+        .into_iter()
+        .enumerate()
+        .map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 })))
+        .collect()
 }
 
 pub fn shell(command: &str) {

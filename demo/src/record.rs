@@ -50,15 +50,18 @@ fn audit(story: &mut Story<'_>) -> Result<()> {
 const PATIENT: &str = "INSERT INTO clinic.patients (id, first_name, last_name, birth_date, national_id, city) VALUES ($1, 'Nora', $2, '1971-03-09', $3, 'Ashford')";
 const ENCOUNTER: &str =
     "INSERT INTO clinic.encounters (id, patient_id, class, code, started_at) VALUES ($1, $2, 'wellness', $3, now())";
-const CONDITION: &str = "INSERT INTO clinic.conditions (id, encounter_id, code, onset) VALUES ($1, $2, $3, current_date)";
+const CONDITION: &str =
+    "INSERT INTO clinic.conditions (id, encounter_id, code, onset) VALUES ($1, $2, $3, current_date)";
 const MEDICATION: &str =
     "INSERT INTO clinic.medications (id, encounter_id, code, started_at, dispenses) VALUES ($1, $2, $3, now(), 3)";
-const OBSERVATION: &str = "INSERT INTO clinic.observations (id, encounter_id, code, observed_at, category, value, units)
+const OBSERVATION: &str =
+    "INSERT INTO clinic.observations (id, encounter_id, code, observed_at, category, value, units)
 VALUES ($1, $2, $3, now(), 'vital-signs', $4, '/min')";
 const UPSERT: &str = "INSERT INTO clinic.observations (id, encounter_id, code, observed_at, category, value, units)
 VALUES ($1, $2, $3, now(), 'vital-signs', $4, '/min')
 ON CONFLICT (organization_id, id) DO UPDATE SET value = excluded.value";
-const MERGE: &str = "MERGE INTO clinic.medications m USING (VALUES ($1::uuid), ($2::uuid)) AS given (id) ON m.id = given.id
+const MERGE: &str =
+    "MERGE INTO clinic.medications m USING (VALUES ($1::uuid), ($2::uuid)) AS given (id) ON m.id = given.id
 WHEN MATCHED THEN UPDATE SET stopped_at = now()
 WHEN NOT MATCHED THEN INSERT (id, encounter_id, code, started_at, dispenses) VALUES (given.id, $3, $4, now(), 1)";
 const MOVE_HOUSE: &str = "UPDATE clinic.patients SET city = $2 WHERE id = $1";
@@ -87,7 +90,8 @@ impl Done {
 /// One patient of each tenant, whom all its sessions will work on.
 fn shared_patients(story: &mut Story<'_>) -> Result<Vec<Uuid>> {
     let Story { root, cast, .. } = story;
-    let first = |tenant: &str| format!("SELECT id FROM clinic.patients WHERE organization_id = '{tenant}' ORDER BY id LIMIT 1");
+    let first =
+        |tenant: &str| format!("SELECT id FROM clinic.patients WHERE organization_id = '{tenant}' ORDER BY id LIMIT 1");
     cast.iter().map(|tenant| Ok(root.one(&first(&tenant.id))?.parse()?)).collect()
 }
 
@@ -110,16 +114,18 @@ fn work(story: &Story<'_>, shared: &[Uuid]) -> Result<Vec<Done>> {
     let mut jobs = Vec::new();
     for (i, patient) in shared.iter().enumerate() {
         for n in 0..SESSIONS_PER_TENANT {
-            let subject =
-                ["dr.okafor", "nurse.lind", "dr.chen", "nurse.diaz", "dr.weber", "nurse.sato"][(SESSIONS_PER_TENANT * i + n) % 6];
+            let subject = ["dr.okafor", "nurse.lind", "dr.chen", "nurse.diaz", "dr.weber", "nurse.sato"]
+                [(SESSIONS_PER_TENANT * i + n) % 6];
             jobs.push((story.token(subject, i), *patient, Rng::new(1_000 + (SESSIONS_PER_TENANT * i + n) as u64)));
         }
     }
     let begun = Instant::now();
     let cluster = story.cluster;
     let done = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            jobs.into_iter().map(|(token, patient, rng)| scope.spawn(move || day(cluster, &token, patient, rng))).collect();
+        let running: Vec<_> = jobs
+            .into_iter()
+            .map(|(token, patient, rng)| scope.spawn(move || day(cluster, &token, patient, rng)))
+            .collect();
         running.into_iter().map(|job| job.join().map_err(|_| "a session panicked")?).collect::<Result<Vec<Done>>>()
     })?;
     print::text(&format!("Done in {}.", seconds(begun.elapsed())));
@@ -128,7 +134,8 @@ fn work(story: &Story<'_>, shared: &[Uuid]) -> Result<Vec<Done>> {
 
 /// One session's work. What it counts is what it was told it changed, or saw that would go with it.
 fn day(cluster: &Cluster, token: &Token, shared: Uuid, mut rng: Rng) -> Result<Done> {
-    let mut session = Worker { client: cluster.config(DATABASE, APP).application_name("clinic").connect(postgres::NoTls)?, token };
+    let mut session =
+        Worker { client: cluster.config(DATABASE, APP).application_name("clinic").connect(postgres::NoTls)?, token };
     let mut done = Done { tenant: token.tenant.clone(), ..Done::default() };
     for round in 0..ROUNDS {
         let [patient, encounter, medication, observation] = std::array::from_fn(|_| rng.uuid());
@@ -237,26 +244,34 @@ fn compare(story: &mut Story<'_>, done: &[Done]) -> Result<()> {
         "SELECT t.name AS tenant, l.op, count(*) AS entries, count(DISTINCT l.lane) AS lanes, count(DISTINCT l.xid) AS transactions
 FROM custody.log l JOIN custody.tenants t ON t.id = l.tenant GROUP BY t.id, t.name, l.op ORDER BY t.name, l.op;",
     )?;
-    let counted =
-        story.root.quiet("SELECT tenant, op, count(*) FROM custody.log WHERE tenant <> '' GROUP BY 1, 2 ORDER BY 1, 2")?;
+    let counted = story
+        .root
+        .quiet("SELECT tenant, op, count(*) FROM custody.log WHERE tenant <> '' GROUP BY 1, 2 ORDER BY 1, 2")?;
     let sum: i64 = expected.values().sum();
-    let expected: Vec<String> = expected.into_iter().map(|((tenant, op), rows)| format!("{tenant} {op} {rows}")).collect();
-    let counted: Vec<String> =
-        (0..logged.rows.len()).map(|i| format!("{} {} {}", counted.cell(i, 0), counted.cell(i, 1), counted.cell(i, 2))).collect();
+    let expected: Vec<String> =
+        expected.into_iter().map(|((tenant, op), rows)| format!("{tenant} {op} {rows}")).collect();
+    let counted: Vec<String> = (0..logged.rows.len())
+        .map(|i| format!("{} {} {}", counted.cell(i, 0), counted.cell(i, 1), counted.cell(i, 2)))
+        .collect();
     expect::equal(
-        &format!("{sum} rows changed and committed, {sum} entries, tenant by tenant and op by op; nothing of what was rolled back"),
+        &format!(
+            "{sum} rows changed and committed, {sum} entries, tenant by tenant and op by op; nothing of what was rolled back"
+        ),
         expected.join(", "),
         counted.join(", "),
     )?;
     let unsigned = story.root.number("SELECT count(*) FROM custody.log WHERE signed_at IS NULL")?;
     expect::equal("a signature covers every one of them", 0, unsigned)?;
-    let cascaded = story.root.number("SELECT count(*) FROM custody.log WHERE op = 'DELETE' AND table_name <> 'patients'")?;
+    let cascaded =
+        story.root.number("SELECT count(*) FROM custody.log WHERE op = 'DELETE' AND table_name <> 'patients'")?;
     expect::holds(&format!("cascades included: {cascaded} rows that no statement named"), cascaded > 0, cascaded)
 }
 
 fn one_transaction(story: &mut Story<'_>, done: &[Done]) -> Result<()> {
     print::section("One transaction, as its own tenant reads it");
-    let Some(mine) = done.iter().find(|d| d.tenant == story.cast[0].id) else { return Err("tenant A did nothing".into()) };
+    let Some(mine) = done.iter().find(|d| d.tenant == story.cast[0].id) else {
+        return Err("tenant A did nothing".into());
+    };
     let mut app = story.session(APP)?;
     app.begin(&story.token("dr.okafor", 0))?;
     let log = app.show(&format!(
@@ -277,7 +292,10 @@ FROM custody.log WHERE xid = '{}' ORDER BY ordinal;",
         mine.admission
     ))?;
     expect::holds(
-        &format!("the redacted column is a keyed digest: national_id is \"{}…\"", redacted.get(..16).unwrap_or(&redacted)),
+        &format!(
+            "the redacted column is a keyed digest: national_id is \"{}…\"",
+            redacted.get(..16).unwrap_or(&redacted)
+        ),
         redacted.starts_with("hmac:") && redacted.len() == 69,
         &redacted,
     )?;
@@ -333,7 +351,9 @@ fn bulk(story: &mut Story<'_>) -> Result<()> {
     print::section("A superuser's COPY and TRUNCATE are recorded too");
     let [a, b, c] = story.cast.clone().map(|t| t.id);
     let root = &mut story.root;
-    root.run("CREATE TABLE clinic.inbox (organization_id uuid, id integer, note text, PRIMARY KEY (organization_id, id));")?;
+    root.run(
+        "CREATE TABLE clinic.inbox (organization_id uuid, id integer, note text, PRIMARY KEY (organization_id, id));",
+    )?;
     root.run("SELECT count(*) FROM custody.protect('clinic.inbox', 'organization_id');")?;
     root.run("SELECT custody.audit('clinic.inbox');")?;
     root.print("COPY clinic.inbox FROM STDIN (FORMAT csv);  -- two rows for each of A, B and C");
@@ -347,7 +367,8 @@ fn bulk(story: &mut Story<'_>) -> Result<()> {
         "SELECT coalesce(t.name, '(system)') AS chain, l.op, count(*) AS entries, min(l.acting_role) AS acting_role, min(l.new::text) AS new
 FROM custody.log l LEFT JOIN custody.tenants t ON t.id = l.tenant WHERE l.table_name = 'inbox' GROUP BY 1, 2 ORDER BY 1, 2;",
     )?;
-    let mut counts: Vec<String> = (0..log.rows.len()).map(|i| format!("{} {}", log.cell(i, 1), log.cell(i, 2))).collect();
+    let mut counts: Vec<String> =
+        (0..log.rows.len()).map(|i| format!("{} {}", log.cell(i, 1), log.cell(i, 2))).collect();
     counts.sort();
     expect::equal(
         "each row is in its tenant's chain as it came and as it went, and the TRUNCATE itself in the system's",

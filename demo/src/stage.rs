@@ -31,9 +31,11 @@ impl Place {
         let stage = stage.canonicalize().map_err(|e| format!("{}: {e}; run make stage", stage.display()))?;
         let dir = stage.parent().ok_or("the stage has no directory beside it")?.join("demo");
         if dir.as_os_str().len() > LONGEST_DIRECTORY {
-            return Err(
-                format!("{} is too long a path for a Unix socket (at most {LONGEST_DIRECTORY} bytes)", dir.display()).into()
-            );
+            return Err(format!(
+                "{} is too long a path for a Unix socket (at most {LONGEST_DIRECTORY} bytes)",
+                dir.display()
+            )
+            .into());
         }
         Ok(Self { installation: Installation::at(&stage)?, dir })
     }
@@ -65,7 +67,9 @@ impl Place {
             cluster.stop()?;
         }
         match fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(format!("{} cannot be removed: {e}", self.dir.display()).into()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(format!("{} cannot be removed: {e}", self.dir.display()).into())
+            }
             _ => Ok(()),
         }
     }

@@ -72,7 +72,11 @@ fn install(story: &mut Story<'_>, ready: Duration) -> Result<()> {
     let root = &mut story.root;
     print::chapter(1, "Install");
     let version = root.one("SELECT 'PostgreSQL ' || current_setting('server_version')")?;
-    print::text(&format!("{version}, a new cluster in {} (ready after {}).", story.cluster.socket().display(), seconds(ready)));
+    print::text(&format!(
+        "{version}, a new cluster in {} (ready after {}).",
+        story.cluster.socket().display(),
+        seconds(ready)
+    ));
     let begun = Instant::now();
     root.run("CREATE EXTENSION pg_custody;")?;
     print::output(&format!("installed in {} ms; nothing to preload, nothing to restart", begun.elapsed().as_millis()));
@@ -106,7 +110,11 @@ FROM pg_roles WHERE rolname LIKE 'custody%' ORDER BY 1;",
 
     root.show("SELECT key_id, created_at::timestamptz(0), fingerprint FROM custody.signing_key;")?;
     story.pin = root.one("SELECT fingerprint FROM custody.signing_key")?;
-    expect::equal("the key that signs the log has a fingerprint, to be kept outside the database", 64, story.pin.len())?;
+    expect::equal(
+        "the key that signs the log has a fingerprint, to be kept outside the database",
+        64,
+        story.pin.len(),
+    )?;
     Ok(())
 }
 
@@ -124,7 +132,9 @@ fn load(story: &mut Story<'_>) -> Result<()> {
     root.print("COPY clinic.patients … FROM STDIN;  -- as a superuser, before anything is protected");
     let took = begun.elapsed();
     let counts = TABLES.map(|(table, _)| match table {
-        "codes" => "SELECT 'codes' AS \"table\", count(*) AS rows, NULL::bigint AS tenants FROM clinic.codes".to_owned(),
+        "codes" => {
+            "SELECT 'codes' AS \"table\", count(*) AS rows, NULL::bigint AS tenants FROM clinic.codes".to_owned()
+        }
         _ => format!("SELECT '{table}', count(*), count(DISTINCT organization_id) FROM clinic.{table}"),
     });
     let counted = root.quiet(&counts.join(" UNION ALL "))?;
@@ -135,7 +145,11 @@ fn load(story: &mut Story<'_>) -> Result<()> {
         }
     }
     let total: usize = data.rows.iter().map(Vec::len).sum();
-    print::holds(&format!("{total} rows of {} tenants in {}, as many as there were to load", data.tenants.len(), seconds(took)));
+    print::holds(&format!(
+        "{total} rows of {} tenants in {}, as many as there were to load",
+        data.tenants.len(),
+        seconds(took)
+    ));
     for remark in &data.remarks {
         print::text(&format!("• {remark}"));
     }
@@ -148,7 +162,8 @@ fn load(story: &mut Story<'_>) -> Result<()> {
 fn close(story: &mut Story<'_>, begun: Instant) -> Result<()> {
     print::chapter(7, "What this did not prove");
     let Story { root, pin, .. } = story;
-    let file = root.show("SELECT name, size FROM pg_ls_dir('pg_custody') AS name, pg_stat_file('pg_custody/' || name);")?;
+    let file =
+        root.show("SELECT name, size FROM pg_ls_dir('pg_custody') AS name, pg_stat_file('pg_custody/' || name);")?;
     expect::equal(
         "the private half of the signing key is a file in the data directory",
         &format!("{}.key", &pin[..16]),

@@ -7,7 +7,9 @@ use std::path::Path;
 use csv::{Reader, StringRecord};
 use custody_harness::Result;
 
-use crate::clinic::{CODES, CONDITIONS, Data, ENCOUNTERS, LOINC, MEDICATIONS, OBSERVATIONS, PATIENTS, RXNORM, Row, SNOMED, Tenant};
+use crate::clinic::{
+    CODES, CONDITIONS, Data, ENCOUNTERS, LOINC, MEDICATIONS, OBSERVATIONS, PATIENTS, RXNORM, Row, SNOMED, Tenant,
+};
 use crate::rng::Rng;
 
 /// One file, read by the names of its columns.
@@ -96,28 +98,33 @@ pub fn load(dir: &Path) -> Result<Data> {
     let mut people: HashMap<String, Row> = HashMap::new();
     let columns = ["Id", "FIRST", "LAST", "BIRTHDATE", "DEATHDATE", "GENDER", "SSN", "ADDRESS", "CITY"];
     Csv::open(dir, "patients.csv", &columns)?.each(|r| {
-        let row = ["FIRST", "LAST", "BIRTHDATE", "DEATHDATE", "GENDER", "SSN", "ADDRESS", "CITY"].map(|c| r.get(c).to_owned());
+        let row = ["FIRST", "LAST", "BIRTHDATE", "DEATHDATE", "GENDER", "SSN", "ADDRESS", "CITY"]
+            .map(|c| r.get(c).to_owned());
         people.insert(r.get("Id").to_ascii_lowercase(), row.to_vec());
     })?;
 
     let mut encounters: HashMap<String, Encounter> = HashMap::new();
     let (mut no_organization, mut no_patient) = (0, 0);
-    Csv::open(dir, "encounters.csv", &["Id", "START", "STOP", "PATIENT", "ORGANIZATION", "ENCOUNTERCLASS", "CODE", "DESCRIPTION"])?
-        .each(|r| {
-            let [id, organization, patient] = ["Id", "ORGANIZATION", "PATIENT"].map(|c| r.get(c).to_ascii_lowercase());
-            if !known.contains(&organization) {
-                no_organization += 1;
-            } else if !people.contains_key(&patient) {
-                no_patient += 1;
-            } else {
-                codes.add(SNOMED, r);
-                data.put(
-                    ENCOUNTERS,
-                    [&organization, &id, &patient, r.get("ENCOUNTERCLASS"), r.get("CODE"), r.get("START"), r.get("STOP")],
-                );
-                encounters.insert(id, Encounter { organization, patient });
-            }
-        })?;
+    Csv::open(
+        dir,
+        "encounters.csv",
+        &["Id", "START", "STOP", "PATIENT", "ORGANIZATION", "ENCOUNTERCLASS", "CODE", "DESCRIPTION"],
+    )?
+    .each(|r| {
+        let [id, organization, patient] = ["Id", "ORGANIZATION", "PATIENT"].map(|c| r.get(c).to_ascii_lowercase());
+        if !known.contains(&organization) {
+            no_organization += 1;
+        } else if !people.contains_key(&patient) {
+            no_patient += 1;
+        } else {
+            codes.add(SNOMED, r);
+            data.put(
+                ENCOUNTERS,
+                [&organization, &id, &patient, r.get("ENCOUNTERCLASS"), r.get("CODE"), r.get("START"), r.get("STOP")],
+            );
+            encounters.insert(id, Encounter { organization, patient });
+        }
+    })?;
     let mut remark = |count: usize, what: &str| {
         if count > 0 {
             data.remarks.push(format!("{count} {what}"));
@@ -127,7 +134,8 @@ pub fn load(dir: &Path) -> Result<Data> {
     remark(no_patient, "encounters left out: their patient is not in patients.csv");
 
     // A patient who was seen by several organisations is a patient of each.
-    let seen: BTreeSet<(&str, &str)> = encounters.values().map(|e| (e.organization.as_str(), e.patient.as_str())).collect();
+    let seen: BTreeSet<(&str, &str)> =
+        encounters.values().map(|e| (e.organization.as_str(), e.patient.as_str())).collect();
     let patients: BTreeSet<&str> = seen.iter().map(|(_, patient)| *patient).collect();
     remark(people.len() - patients.len(), "patients left out: no organisation has an encounter with them");
     for (organization, patient) in &seen {
@@ -139,7 +147,8 @@ pub fn load(dir: &Path) -> Result<Data> {
 
     let mut details = |file: &str, table: usize, system: &str, date: &str, columns: &[&str]| -> Result<()> {
         let (mut no_encounter, mut another_patient) = (0, 0);
-        let needed: Vec<&str> = ["PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION", date].iter().chain(columns).copied().collect();
+        let needed: Vec<&str> =
+            ["PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION", date].iter().chain(columns).copied().collect();
         Csv::open(dir, file, &needed)?.each(|r| match encounters.get(&r.get("ENCOUNTER").to_ascii_lowercase()) {
             None => no_encounter += 1,
             Some(e) if e.patient != r.get("PATIENT").to_ascii_lowercase() => another_patient += 1,
@@ -155,7 +164,8 @@ pub fn load(dir: &Path) -> Result<Data> {
                 data.rows[table].push(start.into_iter().chain(columns.iter().map(|c| r.get(c).to_owned())).collect());
             }
         })?;
-        for (count, what) in [(no_encounter, "they match no encounter"), (another_patient, "their encounter is another patient's")]
+        for (count, what) in
+            [(no_encounter, "they match no encounter"), (another_patient, "their encounter is another patient's")]
         {
             if count > 0 {
                 data.remarks.push(format!("{count} records of {file} left out: {what}"));
@@ -168,7 +178,8 @@ pub fn load(dir: &Path) -> Result<Data> {
     details("observations.csv", OBSERVATIONS, LOINC, "DATE", &["CATEGORY", "VALUE", "UNITS"])?;
 
     if !codes.reworded.is_empty() {
-        data.remarks.push(format!("{} codes come with more than one description: the first is kept", codes.reworded.len()));
+        data.remarks
+            .push(format!("{} codes come with more than one description: the first is kept", codes.reworded.len()));
     }
     data.rows[CODES] = codes.rows;
     let added = data.add_own_codes();

@@ -10,9 +10,9 @@ use crate::stored::{Stored, relink};
 use crate::story::Story;
 use crate::{expect, print};
 
-const LIFT: &str = "ALTER TABLE custody.entry DISABLE TRIGGER \"!custody_append_only\", DISABLE TRIGGER \"!custody_foreign_only\";";
-const GUARD: &str =
-    "ALTER TABLE custody.entry ENABLE ALWAYS TRIGGER \"!custody_append_only\", ENABLE ALWAYS TRIGGER \"!custody_foreign_only\";";
+const LIFT: &str =
+    "ALTER TABLE custody.entry DISABLE TRIGGER \"!custody_append_only\", DISABLE TRIGGER \"!custody_foreign_only\";";
+const GUARD: &str = "ALTER TABLE custody.entry ENABLE ALWAYS TRIGGER \"!custody_append_only\", ENABLE ALWAYS TRIGGER \"!custody_foreign_only\";";
 const HEADS: &str = "heads => (SELECT heads FROM kept_heads)";
 
 pub fn tell(story: &mut Story<'_>) -> Result<()> {
@@ -105,14 +105,20 @@ GROUP BY lane ORDER BY count(*) DESC, lane LIMIT 1"
 
     fn edits(&mut self) -> Result<()> {
         let seq = self.chain[self.prescription].seq;
-        let edit =
-            format!("UPDATE custody.entry SET new = jsonb_set(new::jsonb, '{{dispenses}}', '30')::text\nWHERE {};", self.at(seq));
+        let edit = format!(
+            "UPDATE custody.entry SET new = jsonb_set(new::jsonb, '{{dispenses}}', '30')::text\nWHERE {};",
+            self.at(seq)
+        );
         self.attempt("Edit an entry: a prescription was for thirty all along", |a| a.sql(&edit), &[("edited", seq)])?;
 
         let rewritten = self.rewritten();
         let mut expected: Vec<_> = rewritten.iter().filter(|e| e.signs_run).map(|e| ("bad_signature", e.seq)).collect();
         expected.push(("rewritten", self.last()));
-        self.attempt("The same, with every digest and hash from there on computed anew", |a| a.write(&rewritten), &expected)?;
+        self.attempt(
+            "The same, with every digest and hash from there on computed anew",
+            |a| a.write(&rewritten),
+            &expected,
+        )?;
 
         let signed = self.chain[self.prescription..].iter().find(|e| e.signs_run).map_or(self.last(), |e| e.seq);
         let strip = format!("UPDATE custody.entry SET signature = NULL WHERE {};", self.at(signed));
@@ -214,7 +220,8 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
     }
 
     fn count(&mut self) -> Result<()> {
-        let summary = self.root.show(&format!("SELECT verdict, detail FROM custody.verify(pin => '{}', {HEADS});", self.pin))?;
+        let summary =
+            self.root.show(&format!("SELECT verdict, detail FROM custody.verify(pin => '{}', {HEADS});", self.pin))?;
         let lifted = format!("the append-only guard was lifted {} times", 2 * self.attempts);
         expect::holds(
             &format!("and every time is on record: {lifted}, to tamper and to undo"),
@@ -224,7 +231,12 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
     }
 
     /// Does something with the guard lifted, looks for exactly these findings, and undoes it.
-    fn attempt(&mut self, title: &str, act: impl FnOnce(&mut Self) -> Result<()>, expected: &[(&str, i64)]) -> Result<()> {
+    fn attempt(
+        &mut self,
+        title: &str,
+        act: impl FnOnce(&mut Self) -> Result<()>,
+        expected: &[(&str, i64)],
+    ) -> Result<()> {
         print::section(title);
         self.attempts += 1;
         match self.attempts {
@@ -242,7 +254,10 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
                 "SELECT verdict, tenant, lane, seq, detail FROM custody.verify(pin => '{}', {HEADS})\nOFFSET 1;  -- the first row is the summary",
                 self.pin
             ),
-            _ => format!("SELECT verdict, tenant, lane, seq, detail FROM custody.verify('{}…', …) OFFSET 1;", &self.pin[..8]),
+            _ => format!(
+                "SELECT verdict, tenant, lane, seq, detail FROM custody.verify('{}…', …) OFFSET 1;",
+                &self.pin[..8]
+            ),
         };
         self.root.print(&sql);
         let mut found = self.verify()?;
@@ -280,17 +295,25 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
 
     fn valid_again(&mut self) -> Result<()> {
         let verified = self.verify()?;
-        expect::equal("undone, and valid again", "valid of 1".into(), format!("{} of {}", verified.cell(0, 0), verified.rows.len()))
+        expect::equal(
+            "undone, and valid again",
+            "valid of 1".into(),
+            format!("{} of {}", verified.cell(0, 0), verified.rows.len()),
+        )
     }
 
     fn verify(&mut self) -> Result<Table> {
-        self.root.quiet(&format!("SELECT verdict, tenant, lane, seq, detail FROM custody.verify(pin => '{}', {HEADS})", self.pin))
+        self.root.quiet(&format!(
+            "SELECT verdict, tenant, lane, seq, detail FROM custody.verify(pin => '{}', {HEADS})",
+            self.pin
+        ))
     }
 
     /// What somebody sees who kept nothing outside.
     fn unseen(&mut self, reservation: &str) -> Result<()> {
         self.root.quiet(GUARD)?;
-        let summary = self.root.show("SELECT verdict, detail FROM custody.verify();  -- by someone who kept nothing outside")?;
+        let summary =
+            self.root.show("SELECT verdict, detail FROM custody.verify();  -- by someone who kept nothing outside")?;
         expect::equal(
             "not seen without what was kept outside",
             "valid of 1",
@@ -314,10 +337,9 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
     fn rewritten(&self) -> Vec<Stored> {
         let mut entries = self.chain[self.prescription..].to_vec();
         if let Some(first) = entries.first_mut() {
-            first.new = first
-                .new
-                .as_deref()
-                .map(|new| new.replace("\"dispenses\":3,", "\"dispenses\":30,").replace("\"dispenses\": 3,", "\"dispenses\": 30,"));
+            first.new = first.new.as_deref().map(|new| {
+                new.replace("\"dispenses\":3,", "\"dispenses\":30,").replace("\"dispenses\": 3,", "\"dispenses\": 30,")
+            });
         }
         relink(&mut entries);
         entries
@@ -335,7 +357,17 @@ WHERE tenant = $1 AND lane = $2 AND seq = $3";
                 .client
                 .execute(
                     WRITE,
-                    &[&self.tenant, &self.lane, &e.seq, &e.new, &e.row_digest, &e.prev_hash, &e.hash, &e.key_id, &e.signature],
+                    &[
+                        &self.tenant,
+                        &self.lane,
+                        &e.seq,
+                        &e.new,
+                        &e.row_digest,
+                        &e.prev_hash,
+                        &e.hash,
+                        &e.key_id,
+                        &e.signature,
+                    ],
                 )
                 .map_err(|e| described(&e))?;
             if changed != 1 {
@@ -358,8 +390,11 @@ WHERE tenant = $2 AND lane = $3 AND seq = $4";
             "INSERT INTO custody.entry VALUES (…, {}, 'UPDATE', 'observations', …, '{{\"value\": \"60\"}}', …);",
             e.seq
         ));
-        let added =
-            self.root.client.execute(APPEND, &[&values, &self.tenant, &self.lane, &self.last()]).map_err(|e| described(&e))?;
+        let added = self
+            .root
+            .client
+            .execute(APPEND, &[&values, &self.tenant, &self.lane, &self.last()])
+            .map_err(|e| described(&e))?;
         match added {
             1 => Ok(()),
             n => expect::unmet("an entry is appended", 1, n),
@@ -399,9 +434,11 @@ WHERE (organization_id, id) = (SELECT organization_id, id FROM clinic.medication
         "1 row, 0 entries".into(),
         format!("{changed} row, {} entries", after - before),
     )?;
-    let off =
-        root.one("SELECT 'capture_disabled ' || lane || ' ' || seq FROM custody.log WHERE op = 'CAPTURE_OFF' AND tenant = ''")?;
-    let found = root.show(&format!("SELECT verdict, tenant, lane, seq, detail FROM custody.verify({HEADS}) OFFSET 1;"))?;
+    let off = root.one(
+        "SELECT 'capture_disabled ' || lane || ' ' || seq FROM custody.log WHERE op = 'CAPTURE_OFF' AND tenant = ''",
+    )?;
+    let found =
+        root.show(&format!("SELECT verdict, tenant, lane, seq, detail FROM custody.verify({HEADS}) OFFSET 1;"))?;
     expect::equal(
         "that is itself on record, in the system chain, and stays a finding: nobody can say what went on meanwhile",
         format!("{off} of 1"),

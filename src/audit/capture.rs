@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use zeroize::Zeroizing;
-
 use custody_core::redact::redacted;
 
 use crate::audit::table::{self, Table, Treatment};
@@ -94,7 +92,7 @@ fn truncated(trigger: &Trigger<'_>) -> Result<()> {
 /// Makes images of one table's rows. The settings must be pinned.
 struct Images<'a> {
     table: &'a mut Table,
-    redaction: Option<Zeroizing<[u8; 32]>>,
+    redaction: Option<key::Secret>,
 }
 
 impl<'a> Images<'a> {
@@ -172,7 +170,7 @@ impl<'a> Images<'a> {
     fn push(&mut self, out: &mut String, row: &Tuple<'_>, place: usize, tenant: &str) {
         let column = &mut self.table.shape.columns[place];
         match (self.table.treatment[place], &self.redaction) {
-            (Treatment::Excluded, _) => return,
+            (Treatment::Excluded, _) => {}
             (Treatment::Redacted, Some(key)) => {
                 separate(out);
                 out.push_str(&column.label);

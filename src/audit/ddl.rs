@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 
-
 use custody_core::json;
 
 use crate::audit::register;
@@ -46,7 +45,10 @@ pub fn quietly<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 fn watch(work: impl FnOnce() -> Result<()>) -> Result<()> {
     // While the extension is being created or dropped, there is nothing to look at.
-    if QUIET.get() || scan::our_table("audited_table").is_none() || scan::our_rows("instance", &[], |row| row.uuid(2))?.is_empty() {
+    if QUIET.get()
+        || scan::our_table("audited_table").is_none()
+        || scan::our_rows("instance", &[], |row| row.uuid(2))?.is_empty()
+    {
         return Ok(());
     }
     quietly(|| {
@@ -112,7 +114,10 @@ fn record_drops() -> Result<()> {
             transaction::record([ddl_record("DROP TABLE", &object, &schema, &table)])?;
         }
         for registry in ["audited_table", "capture_state", "registered_table"] {
-            spi::run(&format!("DELETE FROM custody.{registry} r WHERE r.target OPERATOR(pg_catalog.=) $1"), &[relid.into()])?;
+            spi::run(
+                &format!("DELETE FROM custody.{registry} r WHERE r.target OPERATOR(pg_catalog.=) $1"),
+                &[relid.into()],
+            )?;
         }
     }
     Ok(())
@@ -126,9 +131,8 @@ pub fn note_changes() -> Result<()> {
             FROM custody.audited_table a LEFT JOIN custody.capture_state s ON s.target = a.target LEFT JOIN custody.capture_gap g ON g.root = a.target
             GROUP BY a.target, s.capturing
             HAVING s.capturing IS DISTINCT FROM (pg_catalog.count(g.root) = 0)";
-        let changed = spi::rows_now(CAPTURE, &[], |row| {
-            Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?))
-        })?;
+        let changed =
+            spi::rows_now(CAPTURE, &[], |row| Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?)))?;
         for (relid, captured, problems) in changed {
             let Some(relid) = relid else { continue };
             let op = match (captured, &problems) {

@@ -14,11 +14,14 @@ use custody_core::key::PrivateKey;
 use crate::error::{Error, Result};
 use crate::pg::{scan, session};
 
+/// 32 bytes that are wiped when they are dropped.
+pub type Secret = Zeroizing<[u8; 32]>;
+
 /// The private half, and what redacted values are digested with.
 struct Held {
     incarnation: Uuid,
     signing: PrivateKey,
-    redaction: Zeroizing<[u8; 32]>,
+    redaction: Secret,
 }
 
 thread_local! {
@@ -37,7 +40,7 @@ pub fn with_signing_key<T>(incarnation: Uuid, work: impl FnOnce(&PrivateKey) -> 
 }
 
 /// The key with which redacted columns are digested.
-pub fn redaction_key(incarnation: Uuid) -> Result<Zeroizing<[u8; 32]>> {
+pub fn redaction_key(incarnation: Uuid) -> Result<Secret> {
     hold(incarnation)?;
     HELD.with_borrow(|held| held.as_ref().map(|h| h.redaction.clone()).ok_or_else(|| Error::internal("no key is held")))
 }
@@ -100,7 +103,10 @@ fn hold(incarnation: Uuid) -> Result<()> {
     })?;
     keys.sort();
     let Some((_, key_id)) = keys.pop() else {
-        return Err(Error::KeyMissing { path: "custody.signing_key".into(), why: "no key is registered for this incarnation".into() });
+        return Err(Error::KeyMissing {
+            path: "custody.signing_key".into(),
+            why: "no key is registered for this incarnation".into(),
+        });
     };
     let (seed, redaction) = read_file(&path(&key_id))?;
     let signing = PrivateKey::from_seed(&seed);
@@ -139,7 +145,7 @@ fn write_file(path: &Path, seed: &[u8; 32], redaction: &[u8; 32]) -> Result<()> 
     write().map_err(|e| missing(path, e))
 }
 
-fn read_file(path: &Path) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> {
+fn read_file(path: &Path) -> Result<(Secret, Secret)> {
     let mut file = File::open(path).map_err(|e| missing(path, e))?;
     let metadata = file.metadata().map_err(|e| missing(path, e))?;
     if metadata.mode() & 0o077 != 0 {
@@ -153,7 +159,8 @@ fn read_file(path: &Path) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> 
         return Err(damaged());
     }
     let mut part = |name: &str| {
-        let digits = lines.next().and_then(|l| l.strip_prefix(name)).and_then(|l| l.strip_prefix(' ')).ok_or_else(damaged)?;
+        let digits =
+            lines.next().and_then(|l| l.strip_prefix(name)).and_then(|l| l.strip_prefix(' ')).ok_or_else(damaged)?;
         unhex(digits).ok_or_else(damaged)
     };
     Ok((part("signing")?, part("redaction")?))
@@ -163,7 +170,7 @@ fn hex(bytes: &[u8; 32]) -> Zeroizing<String> {
     Zeroizing::new(custody_core::key::hex(bytes))
 }
 
-fn unhex(digits: &str) -> Option<Zeroizing<[u8; 32]>> {
+fn unhex(digits: &str) -> Option<Secret> {
     let mut bytes = Zeroizing::new([0; 32]);
     if digits.len() != 64 || !digits.is_ascii() {
         return None;

@@ -1,6 +1,5 @@
 //! custody.audit and unaudit: which tables are recorded; and the guard that keeps the log append-only.
 
-
 use crate::audit::{ddl, table};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID};
@@ -72,7 +71,12 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     };
     match kind.as_str() {
         "r" | "p" => {}
-        "f" => return refuse("It is a foreign table: its rows change without this server knowing.", "Audit it where it is stored."),
+        "f" => {
+            return refuse(
+                "It is a foreign table: its rows change without this server knowing.",
+                "Audit it where it is stored.",
+            );
+        }
         _ => return refuse("It is not a table.", "Audit the tables that it reads from."),
     }
     if foreign_partition {
@@ -112,7 +116,9 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
         )
     })?;
     spi::run(
-        &format!("CREATE OR REPLACE TRIGGER {CAPTURE} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION custody.capture()"),
+        &format!(
+            "CREATE OR REPLACE TRIGGER {CAPTURE} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION custody.capture()"
+        ),
         &[],
     )?;
     spi::run(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {CAPTURE}"), &[])?;
@@ -129,7 +135,9 @@ pub fn record_truncates(target: Oid) -> Result<()> {
         WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '!custody_truncate' AND g.tgenabled = 'A')";
     for name in spi::rows_now(MISSING, &[target.into()], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))? {
         spi::run(
-            &format!("CREATE OR REPLACE TRIGGER {TRUNCATE} BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION custody.capture_truncate()"),
+            &format!(
+                "CREATE OR REPLACE TRIGGER {TRUNCATE} BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION custody.capture_truncate()"
+            ),
             &[],
         )?;
         spi::run(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {TRUNCATE}"), &[])?;

@@ -177,7 +177,9 @@ fn with_current(work: impl FnOnce(&mut Transaction) -> Result<()>) -> Result<()>
         });
     }
     CURRENT.with(|current| {
-        let mut current = current.try_borrow_mut().map_err(|_| Error::internal("an entry was recorded while one was being written"))?;
+        let mut current = current
+            .try_borrow_mut()
+            .map_err(|_| Error::internal("an entry was recorded while one was being written"))?;
         match current.as_mut() {
             Some(transaction) => work(transaction),
             None => Err(Error::internal("the transaction has no journal")),
@@ -260,7 +262,9 @@ fn client() -> Option<String> {
         return known;
     }
     let sql = "SELECT pg_catalog.host(pg_catalog.inet_client_addr())";
-    let client = crate::pg::spi::rows(sql, &[], |row| row.get::<String>(1)).ok().and_then(|rows| rows.into_iter().next().flatten());
+    let client = crate::pg::spi::rows(sql, &[], |row| row.get::<String>(1))
+        .ok()
+        .and_then(|rows| rows.into_iter().next().flatten());
     CLIENT.set(Some(client.clone()));
     client
 }

@@ -100,7 +100,14 @@ impl Target {
         unsafe {
             let outer = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
             let count = self.used as i32;
-            pg_sys::heap_multi_insert(self.relation, self.slots.as_mut_ptr(), count, self.command, 0, std::ptr::null_mut());
+            pg_sys::heap_multi_insert(
+                self.relation,
+                self.slots.as_mut_ptr(),
+                count,
+                self.command,
+                0,
+                std::ptr::null_mut(),
+            );
             for slot in &self.slots[..self.used] {
                 pg_sys::ExecInsertIndexTuples(
                     self.result,

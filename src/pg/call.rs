@@ -106,8 +106,14 @@ impl Call {
                     return Err(Error::internal("a result row has the wrong number of columns"));
                 }
                 let mut nulls: Vec<bool> = row.iter().map(Option::is_none).collect();
-                let mut values: Vec<pg_sys::Datum> = row.into_iter().map(|d| d.unwrap_or(pg_sys::Datum::from(0))).collect();
-                pg_sys::tuplestore_putvalues((*info).setResult, (*info).setDesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+                let mut values: Vec<pg_sys::Datum> =
+                    row.into_iter().map(|d| d.unwrap_or(pg_sys::Datum::from(0))).collect();
+                pg_sys::tuplestore_putvalues(
+                    (*info).setResult,
+                    (*info).setDesc,
+                    values.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                );
             }
         }
         Ok(None)
@@ -124,4 +130,3 @@ pub type Oid = pg_sys::Oid;
 
 /// What `void` functions return.
 pub const VOID: Nulled = Some(pg_sys::Datum::null());
-

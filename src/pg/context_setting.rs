@@ -111,8 +111,10 @@ unsafe extern "C-unwind" fn check(value: *mut *mut c_char, _: *mut *mut c_void, 
         GUC_check_errcode(sqlstate(report.sqlstate));
         let outer = pg_sys::MemoryContextSwitchTo(pg_sys::ErrorContext);
         pg_sys::GUC_check_errmsg_string = pg_sys::pstrdup(data::c_string(&report.message).as_ptr());
-        pg_sys::GUC_check_errdetail_string = report.detail.map_or(std::ptr::null_mut(), |d| pg_sys::pstrdup(data::c_string(&d).as_ptr()));
-        pg_sys::GUC_check_errhint_string = report.hint.map_or(std::ptr::null_mut(), |h| pg_sys::pstrdup(data::c_string(&h).as_ptr()));
+        pg_sys::GUC_check_errdetail_string =
+            report.detail.map_or(std::ptr::null_mut(), |d| pg_sys::pstrdup(data::c_string(&d).as_ptr()));
+        pg_sys::GUC_check_errhint_string =
+            report.hint.map_or(std::ptr::null_mut(), |h| pg_sys::pstrdup(data::c_string(&h).as_ptr()));
         pg_sys::MemoryContextSwitchTo(outer);
         false
     }

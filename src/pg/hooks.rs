@@ -103,8 +103,8 @@ unsafe extern "C-unwind" fn utility(
     unsafe {
         let pushed = guard(|| {
             // COPY of a table scans it without the executor.
-            let copies = !(*statement).utilityStmt.is_null()
-                && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
+            let copies =
+                !(*statement).utilityStmt.is_null() && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
             if !copies || !transaction::has_unwritten() || session::in_parallel_mode() {
                 return Ok(false);
             }

@@ -259,12 +259,19 @@ fn render(type_: pg_sys::Oid) -> (Render, Pins) {
         pg_sys::BYTEAOID => (Render::Bytea, Pins::None),
         pg_sys::NUMERICOID | pg_sys::OIDOID => (Render::Number, Pins::None),
         pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => (Render::Number, Pins::Globals),
-        pg_sys::DATEOID | pg_sys::TIMEOID | pg_sys::TIMETZOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::INTERVALOID => {
-            (Render::Output, Pins::Globals)
-        }
-        pg_sys::BPCHAROID | pg_sys::NAMEOID | pg_sys::CHAROID | pg_sys::INETOID | pg_sys::CIDROID | pg_sys::JSONOID | pg_sys::JSONBOID => {
-            (Render::Output, Pins::None)
-        }
+        pg_sys::DATEOID
+        | pg_sys::TIMEOID
+        | pg_sys::TIMETZOID
+        | pg_sys::TIMESTAMPOID
+        | pg_sys::TIMESTAMPTZOID
+        | pg_sys::INTERVALOID => (Render::Output, Pins::Globals),
+        pg_sys::BPCHAROID
+        | pg_sys::NAMEOID
+        | pg_sys::CHAROID
+        | pg_sys::INETOID
+        | pg_sys::CIDROID
+        | pg_sys::JSONOID
+        | pg_sys::JSONBOID => (Render::Output, Pins::None),
         _ => (Render::Output, Pins::All),
     }
 }

@@ -108,7 +108,9 @@ pub fn in_transaction_block() -> bool {
 /// Whether row-level security applies to the current role on a table.
 pub fn row_security_active(relid: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up; an InvalidOid role means the current one.
-    unsafe { pg_sys::check_enable_rls(relid, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
+    unsafe {
+        pg_sys::check_enable_rls(relid, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
 }
 
 /// Makes what was done so far visible to what follows in this transaction.

@@ -184,9 +184,13 @@ fn authenticate(token: &str) -> Result<()> {
     let kid = token::key_id(token).map_err(refused)?;
     let now = session::now().div_euclid(1_000_000);
     let found = scan::our_rows("token_key", &[Key::Text(&kid)], |row| {
-        let seconds = |n| row.get::<TimestampWithTimeZone>(n).map(|t| (i64::from(t) + crate::pg::append::EPOCH).div_euclid(1_000_000));
+        let seconds = |n| {
+            row.get::<TimestampWithTimeZone>(n).map(|t| (i64::from(t) + crate::pg::append::EPOCH).div_euclid(1_000_000))
+        };
         let in_force = seconds(6).is_none_or(|from| from <= now) && seconds(7).is_none_or(|to| now < to);
-        in_force.then(|| Some(TokenKey { public_key: row.get(3)?, audience: row.get(4)?, tenant_claim: row.get(5)? })).flatten()
+        in_force
+            .then(|| Some(TokenKey { public_key: row.get(3)?, audience: row.get(4)?, tenant_claim: row.get(5)? }))
+            .flatten()
     })?;
     let key = found.into_iter().next().ok_or(token::TokenError::UnknownKey).map_err(refused)?;
     let claims = token::verify(token, &key, now).map_err(refused)?;
@@ -224,7 +228,8 @@ fn set(context: Value, tenant: &str) -> Result<()> {
     if let Some(before) = SET.with_borrow(Clone::clone)
         && before != text
     {
-        let name = |c: &Value| match (c.get("tenant").and_then(Value::as_str), c.get("subject").and_then(Value::as_str)) {
+        let name = |c: &Value| match (c.get("tenant").and_then(Value::as_str), c.get("subject").and_then(Value::as_str))
+        {
             (Some(tenant), Some(subject)) => format!("tenant \"{tenant}\", subject \"{subject}\""),
             (tenant, _) => format!("tenant \"{}\"", tenant.unwrap_or_default()),
         };

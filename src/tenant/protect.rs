@@ -1,6 +1,5 @@
 //! custody.protect, unprotect and register_shared: what makes a table keep its tenants apart, step by step, and how to take it back.
 
-
 use crate::audit::ddl;
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID, value};
@@ -157,12 +156,16 @@ pub fn protect(target: Oid, column: &str, dry_run: bool) -> Result<Vec<Step>> {
 }
 
 fn check(table: &Facts, column: &str) -> Result<()> {
-    let refuse = |why: String, hint: &str| Err(Error::CannotProtect { table: table.name.clone(), why, hint: hint.into() });
+    let refuse =
+        |why: String, hint: &str| Err(Error::CannotProtect { table: table.name.clone(), why, hint: hint.into() });
     if table.system {
         return refuse("It is a system table, or one of pg_custody's own.".into(), "");
     }
     if table.kind != "r" && table.kind != "p" {
-        return refuse("Row-level security exists for tables only.".into(), "For a view, ALTER VIEW … SET (security_invoker = on) over protected tables.");
+        return refuse(
+            "Row-level security exists for tables only.".into(),
+            "For a view, ALTER VIEW … SET (security_invoker = on) over protected tables.",
+        );
     }
     if table.persistence == "t" {
         return refuse("It is a temporary table.".into(), "A temporary table is its session's alone.");
@@ -177,11 +180,16 @@ fn check(table: &Facts, column: &str) -> Result<()> {
         );
     }
     if table.generated {
-        return refuse(format!("Its column \"{column}\" is generated, so no context can fill it."), "Use a plain column.");
+        return refuse(
+            format!("Its column \"{column}\" is generated, so no context can fill it."),
+            "Use a plain column.",
+        );
     }
     if !table.deterministic {
         return refuse(
-            format!("Its column \"{column}\" has a nondeterministic collation, to which different tenants may be equal."),
+            format!(
+                "Its column \"{column}\" has a nondeterministic collation, to which different tenants may be equal."
+            ),
             "ALTER the column to a deterministic collation, such as COLLATE \"C\".",
         );
     }
@@ -222,12 +230,16 @@ fn plan(table: &Facts, column: &str) -> Vec<Step> {
         "SHARE, writers wait; or create it CONCURRENTLY before",
         Some(format!("DROP INDEX {}.{}", name.rsplit_once('.').map_or("", |n| n.0), table.index_name)),
     );
-    for (there, policy, kind) in [(table.permissive, "custody_tenant", "PERMISSIVE"), (table.floor, "custody_floor", "RESTRICTIVE")] {
+    for (there, policy, kind) in
+        [(table.permissive, "custody_tenant", "PERMISSIVE"), (table.floor, "custody_floor", "RESTRICTIVE")]
+    {
         let other = !there && table.policies.iter().any(|p| p == policy);
         step(other, format!("DROP POLICY {policy} ON {name}"), EXCLUSIVE, None);
         step(
             !there,
-            format!("CREATE POLICY {policy} ON {name} AS {kind} FOR ALL TO PUBLIC USING {expression} WITH CHECK {expression}"),
+            format!(
+                "CREATE POLICY {policy} ON {name} AS {kind} FOR ALL TO PUBLIC USING {expression} WITH CHECK {expression}"
+            ),
             EXCLUSIVE,
             Some(format!("DROP POLICY IF EXISTS {policy} ON {name}")),
         );
@@ -344,7 +356,10 @@ WHERE h.privilege_type <> 'SELECT' AND (h.grantee = 0 OR h.grantee IN (SELECT oi
   AND h.grantee <> (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = $1)"#;
     let grantees = spi::rows_now(GRANTEES, &[target.into()], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
     for grantee in grantees {
-        spi::run(&format!("REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON {table} FROM {grantee}"), &[])?;
+        spi::run(
+            &format!("REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON {table} FROM {grantee}"),
+            &[],
+        )?;
     }
     session::as_owner(|| {
         spi::run(
@@ -358,7 +373,8 @@ WHERE h.privilege_type <> 'SELECT' AND (h.grantee = 0 OR h.grantee IN (SELECT oi
 
 /// Refuses whoever does not own the table.
 pub fn owned(target: Oid) -> Result<()> {
-    const OWNED: &str = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $1";
+    const OWNED: &str =
+        "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $1";
     let owned = spi::rows_now(OWNED, &[target.into()], |row| Ok(row.get::<bool>(1)?.unwrap_or(false)))?;
     match owned.first() {
         Some(true) => Ok(()),

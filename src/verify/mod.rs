@@ -46,7 +46,10 @@ impl Finding {
         match &self.chain {
             Some(c) => {
                 let seq = self.seq.unwrap_or_default();
-                format!("{}: tenant \"{}\", lane {}, seq {seq}, incarnation {}: {}", self.verdict, c.tenant, c.lane, c.incarnation, self.detail)
+                format!(
+                    "{}: tenant \"{}\", lane {}, seq {seq}, incarnation {}: {}",
+                    self.verdict, c.tenant, c.lane, c.incarnation, self.detail
+                )
             }
             None => format!("{}: {}", self.verdict, self.detail),
         }
@@ -93,7 +96,12 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>)
     let mut findings: Vec<Finding> = report
         .findings
         .iter()
-        .map(|f| Finding { verdict: f.verdict.to_string(), chain: f.chain.clone(), seq: f.chain.as_ref().map(|_| f.seq), detail: f.detail.clone() })
+        .map(|f| Finding {
+            verdict: f.verdict.to_string(),
+            chain: f.chain.clone(),
+            seq: f.chain.as_ref().map(|_| f.seq),
+            detail: f.detail.clone(),
+        })
         .collect();
     findings.append(&mut what_is_off()?);
     let verdict = match (report.counts.entries, findings.is_empty()) {
@@ -130,8 +138,12 @@ fn summary(
         }
     );
     if counts.entries > own {
-        text += &format!("; inherited {} of {} from {} earlier incarnations", counts.entries - own, counts.entries,
-            counts.by_incarnation.keys().filter(|id| Some(**id) != current).count());
+        text += &format!(
+            "; inherited {} of {} from {} earlier incarnations",
+            counts.entries - own,
+            counts.entries,
+            counts.by_incarnation.keys().filter(|id| Some(**id) != current).count()
+        );
     }
     if guard_lifted > 0 {
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
@@ -226,7 +238,8 @@ impl Walk {
 }
 
 fn keys() -> Result<Vec<KeyRecord>> {
-    const KEYS: &str = "SELECT key_id::text, incarnation, public_key, predecessor::text, endorsement FROM custody.signing_key";
+    const KEYS: &str =
+        "SELECT key_id::text, incarnation, public_key, predecessor::text, endorsement FROM custody.signing_key";
     spi::rows(KEYS, &[], |row| {
         Ok(KeyRecord {
             key_id: row.get(1)?.unwrap_or_default(),
@@ -259,14 +272,18 @@ fn what_is_off() -> Result<Vec<Finding>> {
 }
 
 fn read_heads(heads: &Value) -> Result<Vec<Head>> {
-    let bad = || Error::BadArgument {
+    let bad = || {
+        Error::BadArgument {
         name: "heads",
         why: "must be what SELECT jsonb_agg(h) FROM custody.heads() h gave: an array of {incarnation, tenant, lane, seq, hash}".into(),
+    }
     };
     let read = |head: &Value| -> Option<Head> {
         let text = |name: &str| head.get(name)?.as_str();
         let hash = text("hash")?;
-        let hash = (0..hash.len() / 2).map(|i| u8::from_str_radix(hash.get(2 * i..2 * i + 2)?, 16).ok()).collect::<Option<Vec<u8>>>()?;
+        let hash = (0..hash.len() / 2)
+            .map(|i| u8::from_str_radix(hash.get(2 * i..2 * i + 2)?, 16).ok())
+            .collect::<Option<Vec<u8>>>()?;
         let chain = ChainId {
             incarnation: text("incarnation")?.parse().ok()?,
             tenant: text("tenant")?.to_owned(),

@@ -14,10 +14,8 @@ use serde_json::{Value, json};
 
 /// Where `make` put a PostgreSQL with pg_custody in it.
 pub fn installation() -> Installation {
-    let stage = std::env::var_os("CUSTODY_STAGE").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/stage")),
-        PathBuf::from,
-    );
+    let stage = std::env::var_os("CUSTODY_STAGE")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/stage")), PathBuf::from);
     Installation::at(&stage).expect("make stage makes it")
 }
 
@@ -173,10 +171,8 @@ impl Session {
 
     /// What custody.verify() says: the summary's verdict, and the findings as `verdict tenant/seq`, sorted.
     pub fn verify(&mut self, arguments: &str) -> (String, Vec<String>) {
-        let rows = self.rows(
-            &format!("SELECT verdict, tenant, lane, seq, detail FROM custody.verify({arguments})"),
-            &[],
-        );
+        let rows =
+            self.rows(&format!("SELECT verdict, tenant, lane, seq, detail FROM custody.verify({arguments})"), &[]);
         let verdict = rows[0].get(0);
         let mut findings: Vec<String> = rows[1..]
             .iter()

@@ -43,7 +43,8 @@ fn declared() -> BTreeMap<String, Vec<(usize, String)>> {
                 for (at, _) in line.match_indices(&format!("call.{how}")) {
                     let rest = &line[at..];
                     let number = rest.split_once('(').and_then(|(_, r)| r.chars().next()).and_then(|c| c.to_digit(10));
-                    let exact = rest.starts_with(&format!("call.{how}(")) || rest.starts_with(&format!("call.{how}::<"));
+                    let exact =
+                        rest.starts_with(&format!("call.{how}(")) || rest.starts_with(&format!("call.{how}::<"));
                     if let (Some(number), true) = (number, exact) {
                         found.get_mut(symbol).unwrap().push((number as usize, how.to_owned()));
                     }
@@ -110,7 +111,18 @@ fn public_may_do_nothing_and_each_role_what_it_is_for() {
     };
     assert_eq!(
         can(&mut s, "custody_app"),
-        ["assume_tenant", "authenticate", "claims", "history", "row_key", "subject", "tenant", "tenant_bigint", "tenant_int", "tenant_uuid"]
+        [
+            "assume_tenant",
+            "authenticate",
+            "claims",
+            "history",
+            "row_key",
+            "subject",
+            "tenant",
+            "tenant_bigint",
+            "tenant_int",
+            "tenant_uuid"
+        ]
     );
     let writable = s.rows(
         "SELECT c.relname::text FROM pg_class c, aclexplode(c.relacl) x WHERE c.relnamespace = 'custody'::regnamespace
@@ -135,8 +147,19 @@ fn definer_functions_pin_their_search_path_and_the_context_has_none() {
     );
     // Read at every row, or setting what must outlive them: a SET clause would cost, or undo it.
     let bare = [
-        "tenant", "tenant_uuid", "tenant_int", "tenant_bigint", "subject", "claims", "authenticate", "assume_tenant", "require_context", "capture",
-        "capture_truncate", "append_only", "start",
+        "tenant",
+        "tenant_uuid",
+        "tenant_int",
+        "tenant_bigint",
+        "subject",
+        "claims",
+        "authenticate",
+        "assume_tenant",
+        "require_context",
+        "capture",
+        "capture_truncate",
+        "append_only",
+        "start",
     ];
     for row in rows {
         let (name, definer, config): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
@@ -173,7 +196,8 @@ fn the_reference_names_every_function_and_every_error() {
         assert!(readme.contains(&format!("{name}(")), "README.md does not name custody.{name}");
     }
     let errors = fs::read_to_string(root().join("src/error.rs")).unwrap();
-    let mut states: BTreeSet<String> = errors.match_indices("\"UC0").map(|(at, _)| errors[at + 1..at + 6].to_owned()).collect();
+    let mut states: BTreeSet<String> =
+        errors.match_indices("\"UC0").map(|(at, _)| errors[at + 1..at + 6].to_owned()).collect();
     for piece in fs::read_dir(root().join("sql/install")).unwrap() {
         let text = fs::read_to_string(piece.unwrap().path()).unwrap();
         states.extend(text.match_indices("'UC0").map(|(at, _)| text[at + 1..at + 6].to_owned()));
@@ -192,8 +216,15 @@ fn installation_refuses_what_would_make_it_a_trap() {
     assert_eq!(s.fails("CREATE EXTENSION pg_custody"), "42P06");
     s.batch("DROP SCHEMA custody");
     // The roles are the cluster's, so this is undone at once, in one transaction.
-    for trap in ["ALTER ROLE custody_app LOGIN", "ALTER ROLE custody_auditor BYPASSRLS", "GRANT pg_read_all_data TO custody_app", "ALTER ROLE custody_admin SUPERUSER"] {
-        let exists: bool = s.one("SELECT count(*) = 3 FROM pg_roles WHERE rolname IN ('custody_app', 'custody_auditor', 'custody_admin')");
+    for trap in [
+        "ALTER ROLE custody_app LOGIN",
+        "ALTER ROLE custody_auditor BYPASSRLS",
+        "GRANT pg_read_all_data TO custody_app",
+        "ALTER ROLE custody_admin SUPERUSER",
+    ] {
+        let exists: bool = s.one(
+            "SELECT count(*) = 3 FROM pg_roles WHERE rolname IN ('custody_app', 'custody_auditor', 'custody_admin')",
+        );
         if !exists {
             s.batch("BEGIN; CREATE EXTENSION pg_custody; COMMIT; DROP EXTENSION pg_custody");
         }

@@ -114,17 +114,30 @@ impl Storm {
         }
     }
 
-    fn transaction(&self, client: &mut Client, random: &mut StdRng, number: u64, n: u32) -> Result<(), postgres::Error> {
+    fn transaction(
+        &self,
+        client: &mut Client,
+        random: &mut StdRng,
+        number: u64,
+        n: u32,
+    ) -> Result<(), postgres::Error> {
         let level = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"].choose(random).unwrap();
         let mut sql = format!("BEGIN ISOLATION LEVEL {level};");
         let mut depth = 0;
         for _ in 0..random.random_range(1..8) {
             let (tenant, id) = (TENANTS.choose(random).unwrap(), random.random_range(0..60));
             sql += &match random.random_range(0..12) {
-                0..4 => format!("INSERT INTO account (tenant_id, id) VALUES ('{tenant}', {id}) ON CONFLICT (tenant_id, id) DO UPDATE SET n = account.n + 1;"),
+                0..4 => format!(
+                    "INSERT INTO account (tenant_id, id) VALUES ('{tenant}', {id}) ON CONFLICT (tenant_id, id) DO UPDATE SET n = account.n + 1;"
+                ),
                 4 => format!("DELETE FROM account WHERE tenant_id = '{tenant}' AND id = {id};"),
-                5 => format!("INSERT INTO movement (tenant_id, account) SELECT tenant_id, id FROM account WHERE tenant_id = '{tenant}' AND id = {id} FOR KEY SHARE;"),
-                6 => format!("UPDATE account SET note = repeat('x', {}) WHERE tenant_id = '{tenant}' AND id < 3;", random.random_range(0..200)),
+                5 => format!(
+                    "INSERT INTO movement (tenant_id, account) SELECT tenant_id, id FROM account WHERE tenant_id = '{tenant}' AND id = {id} FOR KEY SHARE;"
+                ),
+                6 => format!(
+                    "UPDATE account SET note = repeat('x', {}) WHERE tenant_id = '{tenant}' AND id < 3;",
+                    random.random_range(0..200)
+                ),
                 7 => {
                     self.counts.blocks.fetch_add(1, Ordering::Relaxed);
                     format!("SELECT fail_first('{tenant}', {id});")
@@ -188,7 +201,8 @@ impl Storm {
     fn wrong(&self) -> Vec<String> {
         let mut wrong = self.unexpected.lock().unwrap().clone();
         let mut client = self.cluster.connect("postgres", SUPERUSER).unwrap();
-        let prepared: Vec<String> = client.query("SELECT gid FROM pg_prepared_xacts", &[]).unwrap().iter().map(|r| r.get(0)).collect();
+        let prepared: Vec<String> =
+            client.query("SELECT gid FROM pg_prepared_xacts", &[]).unwrap().iter().map(|r| r.get(0)).collect();
         for (i, gid) in prepared.iter().enumerate() {
             let how = if i % 2 == 0 { "COMMIT" } else { "ROLLBACK" };
             client.batch_execute(&format!("{how} PREPARED '{gid}'")).unwrap();
@@ -205,7 +219,10 @@ impl Storm {
                 ));
             }
         }
-        let lanes: i64 = client.query_one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid > 2", &[]).unwrap().get(0);
+        let lanes: i64 = client
+            .query_one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid > 2", &[])
+            .unwrap()
+            .get(0);
         if lanes > 0 {
             wrong.push(format!("{lanes} lanes are still held"));
         }
@@ -237,7 +254,8 @@ fn replay(client: &mut Client, table: &str) -> Vec<String> {
             wrong.push(format!("{table} {key}: {op} at {place} changed {old:?}, but the row was {before:?}"));
         }
     }
-    let replayed: BTreeMap<String, Value> = rows.into_values().map(|row| (format!("{}/{}", row["tenant_id"], row["id"]), row)).collect();
+    let replayed: BTreeMap<String, Value> =
+        rows.into_values().map(|row| (format!("{}/{}", row["tenant_id"], row["id"]), row)).collect();
     let held: BTreeMap<String, Value> = client
         .query(&format!("SELECT to_jsonb(t) FROM {table} t"), &[])
         .unwrap()
@@ -293,7 +311,10 @@ fn sixteen_sessions_two_kills_and_the_log_is_whole() {
         count(&counts.lost)
     );
     assert!(wrong.is_empty(), "{:#?}", &wrong[..wrong.len().min(10)]);
-    assert!(count(&counts.committed) > 200 && count(&counts.rolled_back) > 50 && count(&counts.prepared) > 30, "too little happened");
+    assert!(
+        count(&counts.committed) > 200 && count(&counts.rolled_back) > 50 && count(&counts.prepared) > 30,
+        "too little happened"
+    );
     assert!(count(&counts.savepoints) > 100 && count(&counts.blocks) > 100, "too little happened");
     assert!(count(&counts.lost) > SESSIONS, "both kills hit sessions at work");
 }
@@ -339,19 +360,23 @@ fn writers_of_one_tenant_do_not_wait_for_one_another() {
     let mut sessions: Vec<_> = (0..8).map(|_| storm.cluster.connect("postgres", SUPERUSER).unwrap()).collect();
     // All open at once, all in tenant a's chain: none waits, each has a lane of its own.
     for (i, session) in sessions.iter_mut().enumerate() {
-        session.batch_execute(&format!("SET lock_timeout = '3s'; BEGIN; INSERT INTO account VALUES ('a', {i})")).unwrap_or_else(|e| panic!("{i}: {}", state(&e)));
+        session
+            .batch_execute(&format!("SET lock_timeout = '3s'; BEGIN; INSERT INTO account VALUES ('a', {i})"))
+            .unwrap_or_else(|e| panic!("{i}: {}", state(&e)));
     }
     for session in &mut sessions {
         session.batch_execute("COMMIT").unwrap();
     }
     let mut client = storm.cluster.connect("postgres", SUPERUSER).unwrap();
-    let lanes: i64 = client.query_one("SELECT count(DISTINCT lane) FROM custody.entry WHERE tenant = 'a'", &[]).unwrap().get(0);
+    let lanes: i64 =
+        client.query_one("SELECT count(DISTINCT lane) FROM custody.entry WHERE tenant = 'a'", &[]).unwrap().get(0);
     assert_eq!(lanes, 8);
     // One after the other they use the same lane again.
     for i in 8..20 {
         client.batch_execute(&format!("INSERT INTO account VALUES ('a', {i})")).unwrap();
     }
-    let lanes: i64 = client.query_one("SELECT count(DISTINCT lane) FROM custody.entry WHERE tenant = 'a'", &[]).unwrap().get(0);
+    let lanes: i64 =
+        client.query_one("SELECT count(DISTINCT lane) FROM custody.entry WHERE tenant = 'a'", &[]).unwrap().get(0);
     assert_eq!(lanes, 8);
     assert_eq!(storm.wrong(), Vec::<String>::new());
 }

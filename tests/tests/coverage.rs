@@ -8,7 +8,10 @@ use custody_tests::{Db, Session};
 fn blocks() -> Vec<(String, String, String)> {
     let mut blocks: Vec<(String, String, String)> = Vec::new();
     for line in include_str!("../sql/coverage_cases.sql").lines() {
-        let head = line.strip_prefix("-- case: ").map(|n| ("case", n)).or_else(|| line.strip_prefix("-- control: ").map(|n| ("control", n)));
+        let head = line
+            .strip_prefix("-- case: ")
+            .map(|n| ("case", n))
+            .or_else(|| line.strip_prefix("-- control: ").map(|n| ("control", n)));
         match (head, blocks.last_mut()) {
             (Some((kind, name)), _) => blocks.push((kind.into(), name.into(), String::new())),
             (None, Some(block)) => {
@@ -23,7 +26,10 @@ fn blocks() -> Vec<(String, String, String)> {
 
 /// Findings as `id object`, and whether each is of severity medium or worse.
 fn findings(s: &mut Session) -> BTreeSet<(String, bool)> {
-    s.rows("SELECT id || ' ' || object, severity <> 'low' FROM custody.coverage()", &[]).iter().map(|r| (r.get(0), r.get(1))).collect()
+    s.rows("SELECT id || ' ' || object, severity <> 'low' FROM custody.coverage()", &[])
+        .iter()
+        .map(|r| (r.get(0), r.get(1)))
+        .collect()
 }
 
 #[test]
@@ -68,7 +74,12 @@ fn the_gate_stops_a_pipeline() {
     let db = Db::clinic();
     let mut s = db.superuser();
     let gate = |db: &Db| {
-        let mut psql = db.cluster.client("psql", &db.name, "postgres", &["-X", "-v", "ON_ERROR_STOP=1", "-c", "select custody.assert_coverage()"]);
+        let mut psql = db.cluster.client(
+            "psql",
+            &db.name,
+            "postgres",
+            &["-X", "-v", "ON_ERROR_STOP=1", "-c", "select custody.assert_coverage()"],
+        );
         let output = psql.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

@@ -30,7 +30,11 @@ fn a_tenant_sees_and_changes_its_own_rows_only() {
         assert_eq!((db_error.code().code(), db_error.detail()), ("42501", None), "{write}: {db_error}");
         app.batch("ROLLBACK");
     }
-    for refused in ["TRUNCATE clinic.patients", "COPY clinic.patients FROM STDIN", "ALTER TABLE clinic.patients DISABLE ROW LEVEL SECURITY"] {
+    for refused in [
+        "TRUNCATE clinic.patients",
+        "COPY clinic.patients FROM STDIN",
+        "ALTER TABLE clinic.patients DISABLE ROW LEVEL SECURITY",
+    ] {
         let sqlstate = app.fails(&format!("BEGIN; SELECT custody.assume_tenant('a'); {refused}"));
         assert!(["42501", "0A000"].contains(&&*sqlstate), "{refused}: {sqlstate}");
         app.batch("ROLLBACK");
@@ -122,15 +126,25 @@ fn roles_act_for_no_tenant_but_those_they_were_given() {
     superuser.batch(&format!("SELECT custody.unbind_role('{bound}')"));
     assert_eq!(session.count("clinic.patients"), 0);
     // Through a group.
-    superuser.batch(&format!("CREATE ROLE {group} NOLOGIN; GRANT {group} TO {bound}; SELECT custody.allow_assume('{group}', ARRAY['b'])"));
+    superuser.batch(&format!(
+        "CREATE ROLE {group} NOLOGIN; GRANT {group} TO {bound}; SELECT custody.allow_assume('{group}', ARRAY['b'])"
+    ));
     session.as_tenant("b", "SELECT 1");
-    superuser.batch(&format!("SELECT custody.allow_assume('{group}', ARRAY[]::text[]), custody.allow_assume('{bound}', '{{}}')"));
+    superuser.batch(&format!(
+        "SELECT custody.allow_assume('{group}', ARRAY[]::text[]), custody.allow_assume('{bound}', '{{}}')"
+    ));
     assert_eq!(session.fails("SELECT custody.assume_tenant('b')"), "UC002");
     // A role that row-level security does not hold cannot be bound.
     assert_eq!(superuser.fails("SELECT custody.bind_role('postgres', 'a')"), "UC012");
     assert_eq!(superuser.fails("SELECT custody.bind_role('custody_app', '')"), "UC013");
     // Configuring is the administrator's.
-    for call in ["bind_role('custody_app', 'a')", "allow_assume('custody_app', '{a}')", "create_tenant('x', 'x')", "revoke_tokens('x')", "new_incarnation('x')"] {
+    for call in [
+        "bind_role('custody_app', 'a')",
+        "allow_assume('custody_app', '{a}')",
+        "create_tenant('x', 'x')",
+        "revoke_tokens('x')",
+        "new_incarnation('x')",
+    ] {
         assert_eq!(app.fails(&format!("SELECT custody.{call}")), "42501", "{call}");
     }
 }
@@ -152,9 +166,13 @@ fn nothing_forges_the_context() {
         format!("SET custody.context = '{forged}'"),
         format!("SET LOCAL custody.context = '{forged}'"),
         format!("SELECT set_config('custody.context', '{forged}', false)"),
-        format!("UPDATE pg_settings SET setting = '{forged}' WHERE name = 'custody.context'; SELECT set_config('custody.context', '{forged}', true)"),
+        format!(
+            "UPDATE pg_settings SET setting = '{forged}' WHERE name = 'custody.context'; SELECT set_config('custody.context', '{forged}', true)"
+        ),
         format!("ALTER ROLE {name} SET custody.context = '{forged}'"),
-        format!("CREATE FUNCTION pg_temp.f() RETURNS bigint LANGUAGE sql SET custody.context = '{forged}' AS 'SELECT count(*) FROM clinic.patients'"),
+        format!(
+            "CREATE FUNCTION pg_temp.f() RETURNS bigint LANGUAGE sql SET custody.context = '{forged}' AS 'SELECT count(*) FROM clinic.patients'"
+        ),
         "SET custody.tenant = 'b'".into(),
         "SET custody.anything = 'b'".into(),
         "SET SESSION AUTHORIZATION postgres".into(),
@@ -218,7 +236,11 @@ fn parallel_workers_see_the_context() {
          SET enable_bitmapscan = off; SET enable_indexonlyscan = off",
     );
     app.batch("BEGIN; SELECT custody.assume_tenant('a')");
-    let plan: Vec<String> = app.rows("EXPLAIN (ANALYZE, COSTS OFF) SELECT count(*) FROM clinic.patients", &[]).iter().map(|r| r.get(0)).collect();
+    let plan: Vec<String> = app
+        .rows("EXPLAIN (ANALYZE, COSTS OFF) SELECT count(*) FROM clinic.patients", &[])
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
     assert!(plan.iter().any(|l| l.contains("Workers Launched: 2")), "{plan:#?}");
     assert_eq!(app.count("clinic.patients"), 5000);
     app.batch("COMMIT");
@@ -264,7 +286,10 @@ fn tokens() {
         outcome
     };
     attempt(&mut app, &token(&token_key(), "k1", &good)).unwrap();
-    assert_eq!(app.one::<String>("SELECT custody.tenant() || ' ' || custody.subject() || ' ' || (custody.claims() ->> 'aud')"), "a dr.ada clinic");
+    assert_eq!(
+        app.one::<String>("SELECT custody.tenant() || ' ' || custody.subject() || ' ' || (custody.claims() ->> 'aud')"),
+        "a dr.ada clinic"
+    );
     app.batch("INSERT INTO clinic.patients (id, name) VALUES (1, 'Ada'); COMMIT");
     let actor = superuser.rows("SELECT subject, claims ->> 'sub', application_name, client_addr::text FROM custody.log WHERE op = 'INSERT' AND tenant = 'a'", &[]);
     assert_eq!(actor[0].get::<_, &str>(0), "dr.ada");
@@ -302,7 +327,11 @@ fn tokens() {
     superuser.batch("SELECT custody.remove_token_key('k1')");
     assert_eq!(attempt(&mut app, &with("sub", json!("other"))), Err("UC004".into()));
     assert_eq!(superuser.fails("SELECT custody.add_token_key('k', '\\x00', 'x')"), "UC013");
-    assert_eq!(superuser.fails("SELECT custody.add_token_key('k', decode(repeat('01', 32), 'hex'), 'x', algorithm => 'HS256')"), "UC013");
+    assert_eq!(
+        superuser
+            .fails("SELECT custody.add_token_key('k', decode(repeat('01', 32), 'hex'), 'x', algorithm => 'HS256')"),
+        "UC013"
+    );
 }
 
 #[test]
@@ -336,7 +365,8 @@ fn typed_tenant_columns() {
             assert_eq!(app.count(&format!("custody.log WHERE table_name = '{table}'")), count, "{kind}");
             // The policy is an index condition.
             app.batch("SET LOCAL enable_seqscan = off");
-            let plan: Vec<String> = app.rows(&format!("EXPLAIN SELECT * FROM {table}"), &[]).iter().map(|r| r.get(0)).collect();
+            let plan: Vec<String> =
+                app.rows(&format!("EXPLAIN SELECT * FROM {table}"), &[]).iter().map(|r| r.get(0)).collect();
             assert!(plan.iter().any(|l| l.contains("Index Cond")), "{kind}: {plan:#?}");
             app.batch("COMMIT");
         }
@@ -362,7 +392,9 @@ fn protect_refuses_what_it_cannot_keep_and_unprotect_takes_all_back() {
          CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
          CREATE TABLE loose_tenants (tenant_id text COLLATE loose); CREATE TABLE shared (tenant_id text); SELECT custody.register_shared('shared', 'why')",
     );
-    for table in ["no_column", "temporary", "v", "odd", "generated", "loose_tenants", "shared", "pg_class", "custody.entry"] {
+    for table in
+        ["no_column", "temporary", "v", "odd", "generated", "loose_tenants", "shared", "pg_class", "custody.entry"]
+    {
         assert_eq!(s.fails(&format!("SELECT custody.protect('{table}')")), "UC020", "{table}");
     }
     assert_eq!(s.fails("SELECT custody.register_shared('odd', ' ')"), "UC013");
@@ -399,7 +431,8 @@ fn protect_refuses_what_it_cannot_keep_and_unprotect_takes_all_back() {
 fn an_administrator_protects_his_own_tables() {
     let db = Db::new();
     let admin = format!("{}_admin", db.name);
-    db.superuser().batch(&format!("CREATE ROLE {admin} LOGIN IN ROLE custody_admin; CREATE SCHEMA own AUTHORIZATION {admin}"));
+    db.superuser()
+        .batch(&format!("CREATE ROLE {admin} LOGIN IN ROLE custody_admin; CREATE SCHEMA own AUTHORIZATION {admin}"));
     let mut s = db.session(&admin);
     s.batch(
         "CREATE TABLE own.t (tenant_id text, id int PRIMARY KEY, other int UNIQUE);
@@ -439,7 +472,10 @@ fn partitions_are_protected_now_and_later() {
     // Recorded under the table that was audited, whatever partition the row lay in, and TRUNCATE of a later one too.
     s.batch("TRUNCATE m_c");
     let rows = s.rows("SELECT op, tenant, table_name FROM custody.log WHERE table_name LIKE 'm%' AND op IN ('INSERT', 'TRUNCATE') AND tenant <> '' ORDER BY lsn, ordinal", &[]);
-    let rows: Vec<_> = rows.iter().map(|r| format!("{} {} {}", r.get::<_, &str>(0), r.get::<_, &str>(1), r.get::<_, &str>(2))).collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|r| format!("{} {} {}", r.get::<_, &str>(0), r.get::<_, &str>(1), r.get::<_, &str>(2)))
+        .collect();
     assert_eq!(rows, ["INSERT a m", "INSERT b m", "INSERT c m", "TRUNCATE c m"]);
     s.assert_valid();
 }

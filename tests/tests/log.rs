@@ -37,8 +37,22 @@ fn every_kind_of_statement_is_recorded() {
     assert_eq!(
         ops(&mut s, "patients"),
         [
-            "INSERT a 1", "INSERT b 1", "UPDATE a 1", "UPDATE a 1", "INSERT a 2", "DELETE b 1", "UPDATE a 2", "INSERT a 3", "DELETE a 3",
-            "DELETE a 2", "INSERT b 8", "INSERT b 9", "TRUNCATE a 1", "TRUNCATE b 8", "TRUNCATE b 9", "TRUNCATE  3"
+            "INSERT a 1",
+            "INSERT b 1",
+            "UPDATE a 1",
+            "UPDATE a 1",
+            "INSERT a 2",
+            "DELETE b 1",
+            "UPDATE a 2",
+            "INSERT a 3",
+            "DELETE a 3",
+            "DELETE a 2",
+            "INSERT b 8",
+            "INSERT b 9",
+            "TRUNCATE a 1",
+            "TRUNCATE b 8",
+            "TRUNCATE b 9",
+            "TRUNCATE  3"
         ]
     );
     assert_eq!(ops(&mut s, "visits"), ["INSERT a 7", "DELETE a 7", "TRUNCATE  0"]);
@@ -76,8 +90,11 @@ fn the_actor_is_who_logged_in_whoever_acts() {
     assert_eq!(
         rows,
         [
-            "INSERT patients app true req-7 portal", "INSERT visits app true req-7 portal", "UPDATE patients app false req-7 portal",
-            "DELETE patients app true req-7 portal", "DELETE visits app true req-7 portal"
+            "INSERT patients app true req-7 portal",
+            "INSERT visits app true req-7 portal",
+            "UPDATE patients app false req-7 portal",
+            "DELETE patients app true req-7 portal",
+            "DELETE visits app true req-7 portal"
         ]
     );
     assert_eq!(s.one::<String>("SELECT DISTINCT acting_role FROM custody.log WHERE op = 'UPDATE'"), owner);
@@ -136,7 +153,9 @@ fn savepoints_and_exception_blocks_leave_exactly_what_stands() {
 fn what_was_read_inside_the_transaction_is_what_is_committed() {
     let db = Db::clinic();
     let mut s = db.superuser();
-    s.batch("BEGIN; INSERT INTO clinic.patients VALUES ('a', 1); SAVEPOINT s; INSERT INTO clinic.patients VALUES ('a', 2)");
+    s.batch(
+        "BEGIN; INSERT INTO clinic.patients VALUES ('a', 1); SAVEPOINT s; INSERT INTO clinic.patients VALUES ('a', 2)",
+    );
     let inside: Vec<u8> = s.one("SELECT hash FROM custody.entry WHERE tenant = 'a' AND seq = 1");
     s.batch("ROLLBACK TO s; INSERT INTO clinic.patients VALUES ('a', 3); COMMIT");
     assert_eq!(s.one::<Vec<u8>>("SELECT hash FROM custody.entry WHERE tenant = 'a' AND seq = 1"), inside);
@@ -176,7 +195,11 @@ fn the_log_is_readable_inside_its_transaction_by_every_road() {
     }
     s.batch("UPDATE clinic.patients SET name = 'last'");
     let mut copied = String::new();
-    std::io::Read::read_to_string(&mut s.0.copy_out("COPY custody.entry (op, table_name) TO STDOUT").unwrap(), &mut copied).unwrap();
+    std::io::Read::read_to_string(
+        &mut s.0.copy_out("COPY custody.entry (op, table_name) TO STDOUT").unwrap(),
+        &mut copied,
+    )
+    .unwrap();
     assert_eq!(copied.lines().filter(|l| l.ends_with("patients")).count(), 7);
     s.batch("INSERT INTO clinic.patients VALUES ('a', 2); DECLARE c CURSOR WITH HOLD FOR SELECT seq FROM custody.log WHERE table_name = 'patients'; COMMIT");
     assert_eq!(s.rows("FETCH ALL FROM c", &[]).len(), 8);
@@ -253,7 +276,10 @@ fn images_read_back_exactly_whatever_the_session_prints_like() {
         ));
         assert_eq!(wrong, 0, "{name} {kind}");
     }
-    assert_eq!(s.one::<String>("SELECT new ->> 'f4' || ' ' || (new ->> 'f8') FROM custody.log WHERE new ->> 'id' = '3'"), "-0 -0");
+    assert_eq!(
+        s.one::<String>("SELECT new ->> 'f4' || ' ' || (new ->> 'f8') FROM custody.log WHERE new ->> 'id' = '3'"),
+        "-0 -0"
+    );
     assert_eq!(s.one::<String>("SELECT (new ->> 'rc') || ' ' || (new ->> 'iv') FROM custody.log WHERE table_name = 'kinds' AND new ->> 'id' = '1'"), "public.kinds 1 year -2 days +03:04:05.6");
     s.assert_valid();
 }
@@ -272,7 +298,10 @@ fn a_value_out_of_line_that_did_not_change_is_in_neither_image() {
         .map(|r| r.get(0))
         .collect();
     // A tenant's own chain holds all it needs: the row that moves in is whole.
-    assert_eq!(seen, ["INSERT - 100000", "UPDATE - -", "UPDATE 100000 5", "UPDATE 5 50000", "MOVE_OUT 50000 -", "MOVE_IN - 50000"]);
+    assert_eq!(
+        seen,
+        ["INSERT - 100000", "UPDATE - -", "UPDATE 100000 5", "UPDATE 5 50000", "MOVE_OUT 50000 -", "MOVE_IN - 50000"]
+    );
     s.assert_valid();
 }
 
@@ -286,7 +315,16 @@ fn rows_that_move_are_two_entries_joined() {
         &[],
     );
     let text: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    assert_eq!(text, ["INSERT a 1 true false", "MOVE_OUT a 1 false true", "MOVE_IN b 1 true false", "MOVE_OUT b 1 false true", "MOVE_IN b 2 true false"]);
+    assert_eq!(
+        text,
+        [
+            "INSERT a 1 true false",
+            "MOVE_OUT a 1 false true",
+            "MOVE_IN b 1 true false",
+            "MOVE_OUT b 1 false true",
+            "MOVE_IN b 2 true false"
+        ]
+    );
     let ids: Vec<Option<String>> = rows.iter().map(|r| r.get(1)).collect();
     assert!(ids[1].is_some() && ids[1] == ids[2] && ids[3] == ids[4] && ids[1] != ids[3]);
     // Each tenant finds its own side only.
@@ -295,7 +333,10 @@ fn rows_that_move_are_two_entries_joined() {
     assert_eq!(app.count("custody.log WHERE new IS NOT NULL AND op = 'MOVE_IN'"), 0);
     assert_eq!(app.count("custody.log"), 2);
     assert_eq!(app.count("custody.entry"), 2);
-    assert_eq!(app.rows("SELECT * FROM custody.history('clinic.patients', '{\"tenant_id\": \"b\", \"id\": 2}')", &[]).len(), 0);
+    assert_eq!(
+        app.rows("SELECT * FROM custody.history('clinic.patients', '{\"tenant_id\": \"b\", \"id\": 2}')", &[]).len(),
+        0
+    );
     app.batch("COMMIT");
     assert_eq!(app.count("custody.log"), 0);
     s.assert_valid();
@@ -311,8 +352,20 @@ fn excluded_and_redacted_columns() {
          INSERT INTO people VALUES ('a', 1, '999-17-5017', 'p', 'Ada'), ('a', 2, '999-17-5017', 'p', 'Al'), ('b', 3, '999-17-5017', 'p', 'Bo'), ('b', 4, NULL, NULL, 'Cy');
          UPDATE people SET ssn = 'x', photo = 'q' WHERE id = 1",
     );
-    assert_eq!(s.count("custody.entry WHERE new LIKE '%999-17%' OR old LIKE '%999-17%' OR new LIKE '%photo%' OR old LIKE '%photo%'"), s.count("custody.entry WHERE table_name = 'audited_table'"));
-    let digests: Vec<Option<String>> = s.rows("SELECT new ->> 'ssn' FROM custody.log WHERE op = 'INSERT' AND table_name = 'people' ORDER BY new ->> 'id'", &[]).iter().map(|r| r.get(0)).collect();
+    assert_eq!(
+        s.count(
+            "custody.entry WHERE new LIKE '%999-17%' OR old LIKE '%999-17%' OR new LIKE '%photo%' OR old LIKE '%photo%'"
+        ),
+        s.count("custody.entry WHERE table_name = 'audited_table'")
+    );
+    let digests: Vec<Option<String>> = s
+        .rows(
+            "SELECT new ->> 'ssn' FROM custody.log WHERE op = 'INSERT' AND table_name = 'people' ORDER BY new ->> 'id'",
+            &[],
+        )
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
     assert!(digests[0].as_ref().unwrap().starts_with("hmac:") && digests[0] == digests[1], "{digests:?}");
     assert_ne!(digests[0], digests[2], "digests do not join tenants");
     assert_eq!(digests[3], None);
@@ -351,7 +404,10 @@ fn nobody_writes_into_the_log_by_a_trigger_of_his_own() {
     s.batch(&format!("CREATE ROLE {stranger} LOGIN; CREATE ROLE {admin} LOGIN IN ROLE custody_admin; CREATE SCHEMA s1 AUTHORIZATION {stranger}; CREATE SCHEMA s2 AUTHORIZATION {admin}"));
     let mut session = db.session(&stranger);
     session.batch("CREATE TABLE s1.patients (tenant_id text, id int)");
-    assert_eq!(session.fails("CREATE TRIGGER t AFTER INSERT ON s1.patients FOR EACH ROW EXECUTE FUNCTION custody.capture()"), "42501");
+    assert_eq!(
+        session.fails("CREATE TRIGGER t AFTER INSERT ON s1.patients FOR EACH ROW EXECUTE FUNCTION custody.capture()"),
+        "42501"
+    );
     let mut session = db.session(&admin);
     session.batch("CREATE TABLE s2.patients (tenant_id text, id int); CREATE TRIGGER t AFTER INSERT ON s2.patients FOR EACH ROW EXECUTE FUNCTION custody.capture()");
     assert_eq!(session.fails("INSERT INTO s2.patients VALUES ('a', 1)"), "UC030");
@@ -381,7 +437,13 @@ fn the_log_is_append_only_for_everyone() {
     assert_eq!(ops(&mut s, "patients"), ["INSERT a 1", "INSERT a 2"]);
     s.assert_valid();
     let mut app = db.app();
-    for attempt in ["INSERT INTO custody.entry DEFAULT VALUES", "UPDATE custody.entry SET op = 'x'", "DELETE FROM custody.entry", "TRUNCATE custody.entry", "SELECT * FROM custody.signing_key"] {
+    for attempt in [
+        "INSERT INTO custody.entry DEFAULT VALUES",
+        "UPDATE custody.entry SET op = 'x'",
+        "DELETE FROM custody.entry",
+        "TRUNCATE custody.entry",
+        "SELECT * FROM custody.signing_key",
+    ] {
         assert_eq!(app.fails(attempt), "42501", "{attempt}");
     }
 }
@@ -398,7 +460,14 @@ fn ddl_on_audited_tables_is_recorded_and_capture_goes_on() {
     let ddl: Vec<String> = s.rows("SELECT new ->> 'command' || ' ' || (new ->> 'object') FROM custody.log WHERE op = 'DDL' ORDER BY lsn, ordinal", &[]).iter().map(|r| r.get(0)).collect();
     assert_eq!(
         ddl,
-        ["ALTER TABLE clinic.patients", "ALTER TABLE clinic.patients", "ALTER TABLE clinic.patients", "ALTER TABLE clinic.patients.full_name", "ALTER TABLE clinic.people", "DROP TABLE clinic.visits"]
+        [
+            "ALTER TABLE clinic.patients",
+            "ALTER TABLE clinic.patients",
+            "ALTER TABLE clinic.patients",
+            "ALTER TABLE clinic.patients.full_name",
+            "ALTER TABLE clinic.people",
+            "DROP TABLE clinic.visits"
+        ]
     );
     let images: Vec<String> = s.rows("SELECT op || ' ' || table_name || ' ' || new::text FROM custody.log WHERE tenant = 'a' ORDER BY lsn, ordinal", &[]).iter().map(|r| r.get(0)).collect();
     assert_eq!(
@@ -416,7 +485,8 @@ fn ddl_on_audited_tables_is_recorded_and_capture_goes_on() {
 fn a_lost_key_stops_writing_and_loses_nothing() {
     let db = Db::clinic();
     let mut s = db.superuser();
-    let key: String = s.one("SELECT current_setting('data_directory') || '/pg_custody/' || key_id || '.key' FROM custody.signing_key");
+    let key: String = s
+        .one("SELECT current_setting('data_directory') || '/pg_custody/' || key_id || '.key' FROM custody.signing_key");
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&key).unwrap()) & 0o777, 0o600);
     std::fs::rename(&key, format!("{key}.away")).unwrap();
     let mut fresh = db.superuser();

@@ -20,7 +20,13 @@ fn a_restored_dump_inherits_its_log_and_begins_its_own() {
     let file = std::env::temp_dir().join(format!("{}-{}.dump", db.name, std::process::id()));
     std::fs::write(&file, dump).unwrap();
     let restored = Db::bare();
-    must(&mut db.cluster.client("pg_restore", &restored.name, SUPERUSER, &["--exit-on-error", "--dbname", &restored.name, &file.display().to_string()])).unwrap();
+    must(&mut db.cluster.client(
+        "pg_restore",
+        &restored.name,
+        SUPERUSER,
+        &["--exit-on-error", "--dbname", &restored.name, &file.display().to_string()],
+    ))
+    .unwrap();
     std::fs::remove_file(&file).unwrap();
 
     let mut r = restored.superuser();
@@ -62,7 +68,10 @@ fn a_copied_database_starts_a_life_of_its_own() {
     let mut c = Session(db.cluster.connect(&copy, SUPERUSER).unwrap());
     c.batch("INSERT INTO clinic.patients VALUES ('a', 2, 'Al')");
     c.assert_valid();
-    assert_eq!(c.one::<String>("SELECT reason FROM custody.incarnation ORDER BY started_at DESC LIMIT 1"), "copied within the cluster");
+    assert_eq!(
+        c.one::<String>("SELECT reason FROM custody.incarnation ORDER BY started_at DESC LIMIT 1"),
+        "copied within the cluster"
+    );
     assert_eq!(c.one::<i64>("SELECT count(DISTINCT incarnation) FROM custody.entry WHERE tenant = 'a'"), 2);
     // The key was at hand, so it vouches for its successor, and the pin holds for both lives.
     assert_eq!(c.verify(&format!("pin => '{pin}'")), ("valid".into(), vec![]));
@@ -85,7 +94,18 @@ fn a_promoted_standby_starts_a_life_of_its_own() {
     let socket = primary.socket().display().to_string();
     must(Command::new("chmod").arg("777").arg(&dir)).unwrap();
     let data = dir.join("data").display().to_string();
-    must(installation.program("pg_basebackup").args(["--host", &socket, "--username", SUPERUSER, "--pgdata", &data, "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"])).unwrap();
+    must(installation.program("pg_basebackup").args([
+        "--host",
+        &socket,
+        "--username",
+        SUPERUSER,
+        "--pgdata",
+        &data,
+        "--write-recovery-conf",
+        "--checkpoint=fast",
+        "--wal-method=stream",
+    ]))
+    .unwrap();
     let conf = std::path::Path::new(&data).join("postgresql.auto.conf");
     let mut text = std::fs::read_to_string(&conf).unwrap();
     text += &format!("unix_socket_directories = '{}'\n", dir.display());
@@ -98,7 +118,10 @@ fn a_promoted_standby_starts_a_life_of_its_own() {
     b.batch("SELECT pg_promote()");
     b.batch("INSERT INTO t VALUES (2)");
     b.assert_valid();
-    assert_eq!(b.one::<String>("SELECT reason FROM custody.incarnation ORDER BY started_at DESC LIMIT 1"), "promoted or recovered to another timeline");
+    assert_eq!(
+        b.one::<String>("SELECT reason FROM custody.incarnation ORDER BY started_at DESC LIMIT 1"),
+        "promoted or recovered to another timeline"
+    );
     let text = summary(&mut b);
     assert!(text.contains("inherited"), "{text}");
     standby.stop().unwrap();

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use custody_tests::{Db, Session};
 
-const LIFT: &str = "ALTER TABLE custody.entry DISABLE TRIGGER \"!custody_append_only\", DISABLE TRIGGER \"!custody_foreign_only\"";
+const LIFT: &str =
+    "ALTER TABLE custody.entry DISABLE TRIGGER \"!custody_append_only\", DISABLE TRIGGER \"!custody_foreign_only\"";
 const GUARD: &str = "ALTER TABLE custody.entry ENABLE ALWAYS TRIGGER \"!custody_append_only\", ENABLE ALWAYS TRIGGER \"!custody_foreign_only\"";
 
 /// A log with a few chains, and tenant a's known to the number: 1 to 3 one run, 4 a run, 5 a run.
@@ -25,10 +26,12 @@ fn history() -> (Db, Session) {
 /// What the independent checker, written from docs/format.md alone, finds in the exported log.
 fn checker(s: &mut Session, heads: Option<&str>) -> Vec<String> {
     let export: Vec<String> = s.rows("SELECT custody.export_log()", &[]).iter().map(|r| r.get(0)).collect();
-    let python = std::env::var("CUSTODY_PYTHON").unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/python").into());
+    let python =
+        std::env::var("CUSTODY_PYTHON").unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/python").into());
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/checker/custody_check.py")).arg("-");
-    let file = std::env::temp_dir().join(format!("heads-{}-{:?}.json", std::process::id(), std::thread::current().id()));
+    let file =
+        std::env::temp_dir().join(format!("heads-{}-{:?}.json", std::process::id(), std::thread::current().id()));
     if let Some(heads) = heads {
         std::fs::write(&file, heads).unwrap();
         command.arg("--heads").arg(&file);
@@ -41,7 +44,8 @@ fn checker(s: &mut Session, heads: Option<&str>) -> Vec<String> {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
     let _ = std::fs::remove_file(&file);
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let summary = lines.last().expect("a summary");
     assert_eq!(output.status.code(), Some(if summary["summary"] == "valid" { 0 } else { 1 }));
     let mut findings: Vec<String> = lines[..lines.len() - 1]
@@ -103,7 +107,11 @@ fn every_tampering_is_found_named_and_gone_when_undone() {
         s.batch(&format!("{LIFT}; {attack}; {GUARD}"));
         // Lifting the guard is an entry of the system chain, so the head of that one has moved on; it is no finding.
         let (verdict, found) = s.verify(&with_heads);
-        assert_eq!((verdict.as_str(), found.as_slice()), ("invalid", &expected.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>()[..]), "{name}");
+        assert_eq!(
+            (verdict.as_str(), found.as_slice()),
+            ("invalid", &expected.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>()[..]),
+            "{name}"
+        );
         let independent = checker(&mut s, Some(&heads));
         assert_eq!(independent, found, "{name}: the independent checker");
         if expected.iter().all(|e| e.starts_with("truncated")) {
@@ -183,7 +191,9 @@ fn nothing_to_check_is_never_valid() {
 fn pins_and_arguments() {
     let (_db, mut s) = history();
     let pin: String = s.one("SELECT fingerprint FROM custody.signing_key");
-    let summary = |s: &mut Session, arguments: &str| -> String { s.one(&format!("SELECT detail FROM custody.verify({arguments}) LIMIT 1")) };
+    let summary = |s: &mut Session, arguments: &str| -> String {
+        s.one(&format!("SELECT detail FROM custody.verify({arguments}) LIMIT 1"))
+    };
     assert!(summary(&mut s, "").contains("key not pinned"));
     assert!(summary(&mut s, &format!("pin => '{pin}'")).contains("key pinned"));
     assert_eq!(s.verify(&format!("pin => upper('{pin}')")).0, "valid");

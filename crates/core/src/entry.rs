@@ -48,11 +48,7 @@ pub struct Entry<'a> {
 
 /// The hash that entry 1 of a chain is linked to.
 pub fn genesis(incarnation: Uuid, tenant: &str, lane: i64) -> Hash {
-    FieldHasher::new("pg_custody/genesis/v1")
-        .uuid(Some(incarnation))
-        .text(Some(tenant))
-        .integer(lane)
-        .finish()
+    FieldHasher::new("pg_custody/genesis/v1").uuid(Some(incarnation)).text(Some(tenant)).integer(lane).finish()
 }
 
 /// The digest through which the actor part enters the hash.

@@ -282,13 +282,12 @@ impl Journal {
 
     /// The sealed entries that are not written yet, in order.
     pub fn unwritten<'a>(&'a self, which: Which, level: u32, key: &'a PrivateKey) -> impl Iterator<Item = Row<'a>> {
-        self.items
-            .iter()
-            .filter(move |i| i.written.is_none() && (which == Which::All || i.level == level))
-            .filter_map(move |item| {
+        self.items.iter().filter(move |i| i.written.is_none() && (which == Which::All || i.level == level)).filter_map(
+            move |item| {
                 let sealed = item.sealed.as_ref()?;
                 Some(Row { item, sealed, incarnation: self.incarnation, lane: self.lane, key_id: key.key_id() })
-            })
+            },
+        )
     }
 
     /// Notes that those entries are in the table now, put there by `level`, and lets go of what shares its fate.
@@ -449,9 +448,17 @@ mod tests {
                     actor: e.actor.map(Into::into),
                     new: e.new.map(Into::into),
                     key_id: e.key_id.map(Into::into),
-                    bytes: [e.actor_salt, e.row_salt, e.actor_digest, Some(e.row_digest), Some(e.prev_hash), Some(e.hash), e.signature]
-                        .map(|b| b.map(<[u8]>::to_vec))
-                        .to_vec(),
+                    bytes: [
+                        e.actor_salt,
+                        e.row_salt,
+                        e.actor_digest,
+                        Some(e.row_digest),
+                        Some(e.prev_hash),
+                        Some(e.hash),
+                        e.signature,
+                    ]
+                    .map(|b| b.map(<[u8]>::to_vec))
+                    .to_vec(),
                     numbers: (e.seq, e.ordinal, e.actor_seq, e.signs_run),
                 };
                 let stored = Stored {

@@ -176,8 +176,11 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn sign(header: &str, payload: &str) -> String {
-        let signed =
-            format!("{}.{}", Base64UrlUnpadded::encode_string(header.as_bytes()), Base64UrlUnpadded::encode_string(payload.as_bytes()));
+        let signed = format!(
+            "{}.{}",
+            Base64UrlUnpadded::encode_string(header.as_bytes()),
+            Base64UrlUnpadded::encode_string(payload.as_bytes())
+        );
         let signature = SigningKey::from_bytes(&[7; 32]).sign(signed.as_bytes()).to_bytes();
         format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature))
     }
@@ -247,7 +250,8 @@ mod tests {
         assert_eq!(verify(&sign(HEADER, twice), &key(), NOW).unwrap_err(), TokenError::NotJson("claims set"));
 
         let good = sign(HEADER, &payload);
-        let other = TokenKey { public_key: SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes().to_vec(), ..key() };
+        let other =
+            TokenKey { public_key: SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes().to_vec(), ..key() };
         assert_eq!(verify(&good, &other, NOW).unwrap_err(), TokenError::BadSignature);
         let (signed, _) = good.rsplit_once('.').unwrap();
         assert_eq!(verify(&format!("{signed}."), &key(), NOW).unwrap_err(), TokenError::NotCompact);

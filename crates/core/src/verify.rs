@@ -208,9 +208,10 @@ impl Verifier {
 
     /// Checks the next entry.
     pub fn entry(&mut self, e: &Entry<'_>) {
-        let same_chain = self.chain.as_ref().is_some_and(|c| {
-            c.id.lane == e.lane && c.id.incarnation == e.incarnation && c.id.tenant == e.tenant
-        });
+        let same_chain = self
+            .chain
+            .as_ref()
+            .is_some_and(|c| c.id.lane == e.lane && c.id.incarnation == e.incarnation && c.id.tenant == e.tenant);
         if !same_chain {
             self.end_chain();
             let id = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
@@ -250,7 +251,8 @@ impl Verifier {
         }
         if e.op == "CAPTURE_OFF" {
             let (schema, table) = (e.schema_name.unwrap_or_default(), e.table_name.unwrap_or_default());
-            let detail = format!("changes of {schema}.{table} went unrecorded from here on: {}", e.new.unwrap_or_default());
+            let detail =
+                format!("changes of {schema}.{table} went unrecorded from here on: {}", e.new.unwrap_or_default());
             self.find(Verdict::CaptureDisabled, &chain.id, e.seq, detail);
         }
         self.against_heads(&chain.id, e);
@@ -258,13 +260,7 @@ impl Verifier {
         chain.prev.clear();
         chain.prev.extend_from_slice(e.hash);
         chain.expected = e.seq + 1;
-        chain.before = Some(Before {
-            seq: e.seq,
-            xid: e.xid,
-            signs_run: e.signs_run,
-            well_signed,
-            own_hash_right,
-        });
+        chain.before = Some(Before { seq: e.seq, xid: e.xid, signs_run: e.signs_run, well_signed, own_hash_right });
         self.chain = Some(chain);
     }
 
@@ -391,10 +387,8 @@ impl Verifier {
     }
 
     fn against_heads(&mut self, chain: &ChainId, e: &Entry<'_>) {
-        let other = self
-            .heads
-            .get(chain)
-            .is_some_and(|heads| heads.iter().any(|(seq, hash)| *seq == e.seq && hash != e.hash));
+        let other =
+            self.heads.get(chain).is_some_and(|heads| heads.iter().any(|(seq, hash)| *seq == e.seq && hash != e.hash));
         if other {
             self.find(Verdict::Rewritten, chain, e.seq, "a head kept from before names another entry");
         }
@@ -438,7 +432,8 @@ fn well_named(record: &KeyRecord) -> bool {
 /// The records of the pinned key, and of all that it endorses, directly or through others; by their place in the list.
 fn vouched_for(keys: &[KeyRecord], pin: &str) -> HashSet<usize> {
     let usable = || keys.iter().enumerate().filter(|(_, k)| well_named(k));
-    let mut trusted: HashSet<usize> = usable().filter(|(_, k)| fingerprint(&k.public_key) == pin).map(|(i, _)| i).collect();
+    let mut trusted: HashSet<usize> =
+        usable().filter(|(_, k)| fingerprint(&k.public_key) == pin).map(|(i, _)| i).collect();
     loop {
         let next: Vec<_> = usable()
             .filter(|(i, _)| !trusted.contains(i))

@@ -80,7 +80,10 @@ fn known_answers() {
         let seed: [u8; 32] = bytes(v, "seed").unwrap().try_into().unwrap();
         let public = PrivateKey::from_seed(&Zeroizing::new(seed)).public_key();
         assert_eq!(Some(&public[..]), bytes(v, "public_key").as_deref());
-        assert_eq!((Some(&*fingerprint(&public)), Some(&*key_id(&public))), (text(v, "fingerprint"), text(v, "key_id")));
+        assert_eq!(
+            (Some(&*fingerprint(&public)), Some(&*key_id(&public))),
+            (text(v, "fingerprint"), text(v, "key_id"))
+        );
     }
     let key = |id: &str| {
         let v = all["keys"].as_array().unwrap().iter().find(|k| k["key_id"] == id).unwrap();

@@ -120,7 +120,8 @@ impl Cluster {
                 .arg("--pgdata")
                 .arg(cluster.data()),
         )?;
-        let mut conf = String::from("listen_addresses = ''\nmax_prepared_transactions = 50\nlog_line_prefix = '%m [%p] %u@%d '\n");
+        let mut conf =
+            String::from("listen_addresses = ''\nmax_prepared_transactions = 50\nlog_line_prefix = '%m [%p] %u@%d '\n");
         conf += &format!("unix_socket_directories = '{}'\nmax_connections = 60\n", dir.display());
         for setting in settings {
             conf += setting;
@@ -160,7 +161,9 @@ impl Cluster {
             let log = log.to_string_lossy();
             match self.pg_ctl(&["--wait", "--log", &log, "start"]) {
                 Ok(()) => return Ok(()),
-                Err(e) if begun.elapsed() > Duration::from_secs(30) => return Err(format!("{e}\n{}", self.log_tail()).into()),
+                Err(e) if begun.elapsed() > Duration::from_secs(30) => {
+                    return Err(format!("{e}\n{}", self.log_tail()).into());
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(200)),
             }
         }
@@ -215,7 +218,11 @@ impl Cluster {
     /// A client program, told where this cluster is.
     pub fn client<S: AsRef<OsStr>>(&self, name: &str, database: &str, user: &str, arguments: &[S]) -> Command {
         let mut command = self.installation.client(name);
-        command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string()).env("PGUSER", user).env("PGDATABASE", database);
+        command
+            .env("PGHOST", &self.dir)
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", user)
+            .env("PGDATABASE", database);
         command.args(arguments);
         command
     }

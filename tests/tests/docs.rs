@@ -1,0 +1,21 @@
+//! What is documented works: the README's SQL, block by block, in order.
+
+use custody_tests::Db;
+
+#[test]
+fn the_readme_runs() {
+    let db = Db::bare();
+    let mut superuser = db.superuser();
+    let text = include_str!("../../README.md");
+    let blocks: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|b| b.split("```").next()).collect();
+    assert!(blocks.len() >= 5);
+    for block in blocks {
+        let block = block.replace("DATABASE readme", &format!("DATABASE {}", db.name));
+        match block.strip_prefix("-- as clinic_app\n") {
+            Some(block) => db.session("clinic_app").batch(block),
+            None => superuser.batch(&block),
+        }
+    }
+    superuser.assert_valid();
+    assert_eq!(superuser.count("custody.log WHERE table_name = 'patients' AND tenant <> ''"), 2);
+}
