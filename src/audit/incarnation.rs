@@ -9,7 +9,7 @@ use custody_core::key::{fingerprint, hex};
 use crate::audit::key;
 use crate::audit::transaction::{self, Record};
 use crate::error::{Error, Result};
-use crate::pg::call::{Call, value};
+use crate::pg::call::{Call, Oid, value};
 use crate::pg::{data, lane, scan, session, spi};
 use crate::sql_functions;
 
@@ -57,7 +57,7 @@ fn written() -> Result<Option<Uuid>> {
 /// Why this is not the database that wrote the incarnation; none if it is.
 fn changed(id: Uuid) -> Result<Option<&'static str>> {
     let known = scan::our_rows("incarnation", &[], |row| {
-        (row.uuid(1)? == id).then_some((row.get::<i64>(4)?, row.get::<i32>(5)?, row.get::<pgrx::pg_sys::Oid>(6)?))
+        (row.uuid(1)? == id).then_some((row.get::<i64>(4)?, row.get::<i32>(5)?, row.get::<Oid>(6)?))
     })?;
     let (system, timeline, database) = session::instance();
     Ok(match known.first() {

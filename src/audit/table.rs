@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use pgrx::pg_sys::Oid;
+use crate::pg::call::Oid;
 
 use crate::error::{Error, Result};
 use crate::pg::row::{Shape, Trigger};

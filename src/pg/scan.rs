@@ -112,7 +112,12 @@ pub fn rows<T>(
                 datum.unwrap_or(pg_sys::Datum::from(0)),
             );
         }
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        // A parallel query may take no new snapshot, and its workers have their leader's.
+        let newest = match pg_sys::IsInParallelMode() {
+            true => pg_sys::GetActiveSnapshot(),
+            false => pg_sys::GetLatestSnapshot(),
+        };
+        let snapshot = pg_sys::RegisterSnapshot(newest);
         let scan = pg_sys::systable_beginscan(
             relation,
             index,

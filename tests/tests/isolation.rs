@@ -245,6 +245,14 @@ fn parallel_workers_see_the_context() {
     assert_eq!(app.count("clinic.patients"), 5000);
     app.batch("COMMIT");
     assert_eq!(app.count("clinic.patients"), 0);
+    // A bound role has no setting to inherit: each worker looks the binding up.
+    db.superuser().batch(&format!("SELECT custody.bind_role('{}', 'b')", db.app_name()));
+    assert_eq!(app.count("clinic.patients"), 5000);
+    assert_eq!(app.one::<String>("SELECT min(tenant_id) || max(tenant_id) FROM clinic.patients"), "bb");
+    db.superuser().batch(&format!("SELECT custody.unbind_role('{}')", db.app_name()));
+    for _ in 0..10 {
+        assert_eq!(app.count("clinic.patients"), 0);
+    }
 }
 
 #[test]
