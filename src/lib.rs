@@ -18,6 +18,7 @@ pgrx::pg_module_magic!();
 #[allow(non_snake_case)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::guard::no_backtraces();
     pg::context_setting::define();
     pg::xact::register();
     pg::hooks::install();

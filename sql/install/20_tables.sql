@@ -66,8 +66,6 @@ CREATE TABLE custody.entry (
   PRIMARY KEY (tenant, incarnation, lane, seq)
 );
 COMMENT ON TABLE custody.entry IS 'The record itself: every column is hashed as docs/format.md says. Append-only for everyone. Read custody.log';
--- One row's history. A hash index, because a key as JSON text may be longer than a btree allows.
-CREATE INDEX entry_row_key ON custody.entry USING hash (row_key) WHERE row_key IS NOT NULL;
 
 CREATE TABLE custody.tenants (
   id         text COLLATE "C" PRIMARY KEY CHECK (id <> ''),

@@ -1,5 +1,11 @@
 -- Capture, and reading what was captured.
 
+CREATE FUNCTION custody.key_hash(row_key text) RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE LEAKPROOF AS 'MODULE_PATHNAME', 'custody_key_hash';
+COMMENT ON FUNCTION custody.key_hash(text) IS 'The first 64 bits of a key''s SHA-256, by which custody.history finds it; NULL for NULL. Leakproof: it never fails and shows nothing';
+-- One row's history. By a hash, as a key may be longer than a btree allows; with the tenant, so that a tenant who asks for another's
+-- key touches nothing of its.
+CREATE INDEX entry_row_key ON custody.entry (custody.key_hash(row_key), tenant) WHERE row_key IS NOT NULL;
+
 CREATE FUNCTION custody.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'custody_capture';
 COMMENT ON FUNCTION custody.capture() IS 'Row trigger of audited tables: writes the entry or fails the change. Refuses tables that are not registered (UC030)';
 CREATE FUNCTION custody.capture_truncate() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'custody_capture_truncate';
@@ -19,10 +25,10 @@ GRANT SELECT ON custody.entry TO custody_app;
 
 CREATE VIEW custody.log WITH (security_invoker = on) AS
 SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.table_name,
-       e.row_key::jsonb AS row_key,
-       CASE WHEN e.op = 'UPDATE' THEN e.new::jsonb || e.old::jsonb ELSE e.old::jsonb END AS old,
-       e.new::jsonb AS new,
-       CASE WHEN e.op = 'UPDATE' THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(e.old::jsonb)) END AS changed,
+       i.row_key,
+       CASE WHEN e.op = 'UPDATE' THEN i.new || i.old ELSE i.old END AS old,
+       i.new,
+       CASE WHEN e.op = 'UPDATE' THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(i.old)) END AS changed,
        e.login_role, e.acting_role,
        a.actor::jsonb ->> 'subject' AS subject,
        nullif(a.actor::jsonb -> 'claims', 'null') AS claims,
@@ -34,9 +40,14 @@ SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.tabl
         WHERE s.tenant = e.tenant AND s.incarnation = e.incarnation AND s.lane = e.lane AND s.seq >= e.seq AND s.signs_run
         ORDER BY s.seq LIMIT 1) AS signed_at
 FROM custody.entry e
+-- A string in jsonb ends at 256 MB, and one such row must not keep the others from being read.
+CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.octet_length(e.row_key) < 268435456 THEN e.row_key::jsonb END AS row_key,
+                           CASE WHEN pg_catalog.octet_length(e.old) < 268435456 THEN e.old::jsonb END AS old,
+                           CASE WHEN pg_catalog.octet_length(e.new) < 268435456 THEN e.new::jsonb END AS new) i
 JOIN custody.entry a ON a.tenant = e.tenant AND a.incarnation = e.incarnation AND a.lane = e.lane AND a.seq = e.actor_seq;
 COMMENT ON VIEW custody.log IS 'The log as people read it: a tenant sees its own entries, an auditor all. Order one row''s by (incarnation, lsn, ordinal)';
 COMMENT ON COLUMN custody.log.at IS 'Wall clock at capture: advisory. The order is (incarnation, lsn, ordinal)';
+COMMENT ON COLUMN custody.log.new IS 'The row after. NULL if its image is longer than jsonb can hold (256 MB): then it is in custody.entry.new, as text';
 COMMENT ON COLUMN custody.log.old IS 'The row before; out-of-line values that an UPDATE did not touch are in neither image';
 COMMENT ON COLUMN custody.log.changed IS 'For an UPDATE, the columns whose value changed';
 COMMENT ON COLUMN custody.log.acting_role IS 'current_user when the change was captured: differs from login_role after SET ROLE and in definer functions';
@@ -56,24 +67,29 @@ CREATE FUNCTION custody.history(target regclass, key jsonb) RETURNS SETOF custod
   SELECT l.*
   FROM custody.entry e
   JOIN custody.log l USING (tenant, incarnation, lane, seq)
-  JOIN custody.incarnation i ON i.id = e.incarnation
+  LEFT JOIN custody.incarnation i ON i.id = e.incarnation
   JOIN pg_class c ON c.oid = target
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE e.row_key = custody.row_key(target, key) AND e.schema_name = n.nspname AND e.table_name = c.relname
+  WHERE custody.key_hash(e.row_key) = custody.key_hash(custody.row_key(target, key)) AND e.row_key = custody.row_key(target, key) AND e.schema_name = n.nspname AND e.table_name = c.relname
   ORDER BY i.started_at, i.id, e.lsn, e.ordinal
 $$;
 COMMENT ON FUNCTION custody.history(regclass, jsonb) IS 'One row''s life, in order, by its primary key: SELECT * FROM custody.history(''patients'', ''{"organization_id": "a", "id": 1}'')';
 GRANT SELECT (id, started_at) ON custody.incarnation TO custody_app;
 
 CREATE FUNCTION custody.audit(target regclass, exclude name[] DEFAULT '{}', redact name[] DEFAULT '{}') RETURNS void
-LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_audit';
+LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_audit';
 COMMENT ON FUNCTION custody.audit(regclass, name[], name[]) IS 'Records every change of the table''s rows from now on, in partitions too. exclude: columns left out; redact: columns stored as a keyed digest. Refuses what it cannot record (UC032)';
 CREATE FUNCTION custody.unaudit(target regclass) RETURNS void
-LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_unaudit';
+LANGUAGE c SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_unaudit';
 COMMENT ON FUNCTION custody.unaudit(regclass) IS 'Stops recording the table; what was recorded stays. Errors: UC033 not audited';
 
 -- What should be there and is not: an audited table, or a partition of one, whose capture triggers are not as custody.audit
 -- made them. Read by custody.verify() and compared after every DDL command.
+CREATE VIEW custody.own_function AS
+SELECT p.oid, p.prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace = 'custody'::pg_catalog.regnamespace AND l.lanname = 'c' AND p.probin = '$libdir/pg_custody';
+COMMENT ON VIEW custody.own_function IS 'Functions of schema custody that are the library''s, and have not been replaced';
+
 CREATE VIEW custody.capture_gap AS
 WITH member AS (
   SELECT a.target AS root, coalesce(p.relid, a.target) AS relid
@@ -83,23 +99,46 @@ SELECT m.root, m.relid, w.name AS trigger_name,
        CASE WHEN t.oid IS NULL THEN 'missing' WHEN t.tgenabled <> 'A' THEN 'not enabled always' ELSE 'altered' END AS problem
 FROM member m
 JOIN pg_catalog.pg_class c ON c.oid = m.relid
-CROSS JOIN (VALUES ('!custody_capture', 'custody.capture()'::pg_catalog.regprocedure, 29, 'rp'),
-                   ('!custody_truncate', 'custody.capture_truncate()'::pg_catalog.regprocedure, 34, 'r')) AS w (name, function, type, kinds)
+CROSS JOIN (VALUES ('!custody_capture', 'custody_capture', 29, 'rp'), ('!custody_truncate', 'custody_capture_truncate', 34, 'r')) AS w (name, symbol, type, kinds)
 LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = m.relid AND t.tgname = w.name
 WHERE pg_catalog.strpos(w.kinds, c.relkind::text) > 0
-  AND (t.oid IS NULL OR t.tgenabled <> 'A' OR t.tgfoid <> w.function OR t.tgtype <> w.type OR t.tgqual IS NOT NULL);
+  AND (t.oid IS NULL OR t.tgenabled <> 'A' OR t.tgtype <> w.type OR t.tgqual IS NOT NULL OR t.tgattr::text <> ''
+       OR NOT EXISTS (SELECT FROM custody.own_function f WHERE f.oid = t.tgfoid AND f.prosrc = w.symbol))
+UNION ALL
+SELECT m.root, m.relid, NULL, 'unlogged: a crash empties it without a trace'
+FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.relid WHERE c.relpersistence <> 'p'
+UNION ALL
+SELECT m.root, h.inhrelid, NULL, 'not audited: an inheritance child, which statements on its parent change'
+FROM member m
+JOIN pg_catalog.pg_inherits h ON h.inhparent = m.relid
+JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND NOT c.relispartition
+WHERE NOT EXISTS (SELECT FROM custody.audited_table x WHERE x.target = h.inhrelid);
 COMMENT ON VIEW custody.capture_gap IS 'Audited tables and partitions whose capture triggers are missing, altered or not ENABLE ALWAYS';
 
 CREATE VIEW custody.guard_gap AS
-SELECT w.name AS object, CASE WHEN w.enabled IS NULL THEN 'missing' ELSE 'not enabled always' END AS problem
-FROM (
-  SELECT n.name, (SELECT t.tgenabled FROM pg_catalog.pg_trigger t WHERE t.tgrelid = 'custody.entry'::pg_catalog.regclass AND t.tgname = n.name
-                  AND t.tgfoid = 'custody.append_only()'::pg_catalog.regprocedure) AS enabled
-  FROM (VALUES ('!custody_append_only'), ('!custody_foreign_only')) AS n (name)
+WITH wanted (relation, object, symbol) AS (
+  VALUES ('entry', '!custody_append_only', 'custody_append_only'), ('entry', '!custody_foreign_only', 'custody_append_only')
   UNION ALL
-  SELECT n.name, (SELECT t.evtenabled FROM pg_catalog.pg_event_trigger t WHERE t.evtname = n.name)
-  FROM (VALUES ('custody_ddl'), ('custody_drop')) AS n (name)
-) AS w
-WHERE w.enabled IS DISTINCT FROM 'A';
-COMMENT ON VIEW custody.guard_gap IS 'Triggers that keep the log append-only, and event triggers that record DDL, which are missing or not ENABLE ALWAYS';
-GRANT SELECT ON custody.capture_gap, custody.guard_gap TO custody_auditor;
+  -- The configuration is audited like any table.
+  SELECT c.name, t.name, t.symbol
+  FROM pg_catalog.unnest(ARRAY['tenants', 'registered_table', 'audited_table', 'role_binding', 'assume_grant', 'token_key', 'token_revocation']) AS c (name)
+  CROSS JOIN (VALUES ('!custody_capture', 'custody_capture'), ('!custody_truncate', 'custody_capture_truncate')) AS t (name, symbol)
+), state AS (
+  SELECT w.object || ' on custody.' || w.relation AS object,
+         (SELECT t.tgenabled FROM pg_catalog.pg_trigger t JOIN custody.own_function f ON f.oid = t.tgfoid
+          WHERE t.tgrelid = pg_catalog.to_regclass('custody.' || w.relation) AND t.tgname = w.object AND f.prosrc = w.symbol AND t.tgqual IS NULL) AS enabled
+  FROM wanted w
+  UNION ALL
+  SELECT 'event trigger ' || n.name,
+         (SELECT t.evtenabled FROM pg_catalog.pg_event_trigger t JOIN custody.own_function f ON f.oid = t.evtfoid
+          WHERE t.evtname = n.name AND f.prosrc = n.symbol AND t.evttags IS NULL)
+  FROM (VALUES ('custody_ddl', 'custody_on_ddl'), ('custody_drop', 'custody_on_drop')) AS n (name, symbol)
+)
+SELECT s.object, CASE WHEN s.enabled IS NULL THEN 'missing or replaced' ELSE 'not enabled always' END AS problem
+FROM state s WHERE s.enabled IS DISTINCT FROM 'A'
+UNION ALL
+SELECT 'custody.entry', 'not the table that the extension made'
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                  AND d.objid = pg_catalog.to_regclass('custody.entry') AND d.deptype = 'e');
+COMMENT ON VIEW custody.guard_gap IS 'What keeps the log append-only, audits the configuration and records DDL, and is missing, replaced or not ENABLE ALWAYS';
+GRANT SELECT ON custody.own_function, custody.capture_gap, custody.guard_gap TO custody_auditor;

@@ -256,7 +256,7 @@ WHERE NOT t.tenant AND (t.protected OR NOT t.rls OR NOT t.forced OR coalesce(p.g
 UNION ALL
 SELECT 'CU007', 'medium', t.relid, t.schema, t.object, pg_catalog.format('tenant column %I may be NULL', t.tenant_column),
        'A row without a tenant belongs to nobody: it disappears for all, or appears to all if a policy admits NULL.',
-       pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL;  -- first find whose these are: SELECT * FROM %1$s WHERE %2$I IS NULL', t.object, t.tenant_column)
+       pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL;  -- first find whose the rows are in which it is NULL', t.object, t.tenant_column)
 FROM t WHERE t.tenant AND NOT t.tenant_not_null AND NOT t.partition
 UNION ALL
 SELECT 'CU008', 'critical', t.relid, t.schema, t.object, 'the restrictive policy custody_floor is gone or not as custody.protect made it',

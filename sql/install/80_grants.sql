@@ -2,7 +2,7 @@
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA custody FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION custody.tenant(), custody.tenant_uuid(), custody.tenant_int(), custody.tenant_bigint(), custody.subject(), custody.claims(),
-  custody.row_key(regclass, jsonb), custody.history(regclass, jsonb)
+  custody.row_key(regclass, jsonb), custody.key_hash(text), custody.history(regclass, jsonb)
   TO custody_app, custody_auditor, custody_admin;
 GRANT EXECUTE ON FUNCTION custody.authenticate(text), custody.assume_tenant(text) TO custody_app;
 GRANT SELECT ON custody.finding TO custody_auditor;

@@ -15,9 +15,9 @@ BEGIN
   END LOOP;
 END $$;
 
-CREATE FUNCTION custody.on_ddl() RETURNS event_trigger LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_on_ddl';
+CREATE FUNCTION custody.on_ddl() RETURNS event_trigger LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_on_ddl';
 COMMENT ON FUNCTION custody.on_ddl() IS 'Records DDL on audited tables, carries protection and capture over to new partitions, and notes when capture stops or the log''s own guard is lifted';
-CREATE FUNCTION custody.on_drop() RETURNS event_trigger LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_on_drop';
+CREATE FUNCTION custody.on_drop() RETURNS event_trigger LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_on_drop';
 COMMENT ON FUNCTION custody.on_drop() IS 'The same for what was dropped';
 REVOKE ALL ON FUNCTION custody.on_ddl(), custody.on_drop() FROM PUBLIC;
 CREATE EVENT TRIGGER custody_ddl ON ddl_command_end EXECUTE FUNCTION custody.on_ddl();

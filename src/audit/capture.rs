@@ -8,7 +8,7 @@ use crate::audit::table::{self, Table, Treatment};
 use crate::audit::transaction::{self, Record, random_uuid};
 use crate::audit::{incarnation, key};
 use crate::error::{Error, Result};
-use crate::pg::call::{Call, VOID};
+use crate::pg::call::{Call, VOID, value};
 use crate::pg::row::{Event, Trigger, Tuple};
 use crate::pg::session;
 use crate::sql_functions;
@@ -16,7 +16,7 @@ use crate::sql_functions;
 sql_functions! {
     custody_capture, pg_finfo_custody_capture => |call: &mut Call| {
         let trigger = call.trigger()?;
-        if !trigger.after_row() {
+        if !trigger.after_row() || !trigger.is_named(c"!custody_capture") {
             return Err(Error::NotRegistered { table: session::relation_name(trigger.relid()) });
         }
         let table = table::of(&trigger)?;
@@ -25,14 +25,27 @@ sql_functions! {
         transaction::record(records)?;
         Ok(VOID)
     };
+    custody_key_hash, pg_finfo_custody_key_hash => |call: &mut Call| {
+        Ok(call.optional::<&str>(0).map(key_hash).and_then(value))
+    };
     custody_capture_truncate, pg_finfo_custody_capture_truncate => |call: &mut Call| {
         let trigger = call.trigger()?;
-        if trigger.event() != Event::Truncate {
+        if trigger.event() != Event::Truncate || !trigger.is_named(c"!custody_truncate") || !trigger.holds_rows() {
             return Err(Error::NotRegistered { table: session::relation_name(trigger.relid()) });
         }
-        truncated(&trigger)?;
+        match truncated(&trigger) {
+            // A partition that was detached keeps its statement trigger, and is nobody's business any more.
+            Err(Error::NotRegistered { .. }) => {}
+            outcome => outcome?,
+        }
         Ok(VOID)
     };
+}
+
+/// What the log's index on keys is made of.
+fn key_hash(key: &str) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = custody_core::entry::key_hash(key);
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn row_changed(table: &mut Table, trigger: &Trigger<'_>) -> Result<Vec<Record>> {

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use custody_core::json;
 
-use crate::audit::register;
 use crate::audit::transaction::{self, Record};
+use crate::audit::{register, table};
 use crate::error::Result;
 use crate::pg::call::{Oid, VOID};
 use crate::pg::{scan, session, spi};
@@ -16,6 +16,7 @@ sql_functions! {
     custody_on_ddl, pg_finfo_custody_on_ddl => |_| {
         watch(|| {
             record_commands()?;
+            follow_renames()?;
             carry_over()
         })?;
         Ok(VOID)
@@ -85,6 +86,21 @@ fn ddl_record(command: &str, object: &str, schema: &str, table: &str) -> Record 
     Record::system("DDL", Some((schema, table)), new)
 }
 
+/// Keeps the registry's tenant columns those that the policies test, which follow a column when it is renamed.
+fn follow_renames() -> Result<()> {
+    const RENAMED: &str = "UPDATE custody.registered_table r SET tenant_column = a.attname
+        FROM pg_catalog.pg_policy p
+        JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid
+          AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = p.polrelid AND a.attnum = d.refobjsubid
+        WHERE p.polrelid = r.target AND p.polname = 'custody_floor' AND r.kind = 'protected' AND a.attname <> r.tenant_column
+        RETURNING 1";
+    if !spi::rows_now(RENAMED, &[], |_| Ok(()))?.is_empty() {
+        table::forget(0);
+    }
+    Ok(())
+}
+
 /// Brings partitions that joined a protected or audited table under what holds for it.
 fn carry_over() -> Result<()> {
     protect::protect_new_partitions()?;
@@ -102,16 +118,32 @@ fn carry_over() -> Result<()> {
 /// Records drops of audited tables, and forgets the tables.
 fn record_drops() -> Result<()> {
     const DROPPED: &str = "SELECT d.objid, d.object_identity, d.schema_name, d.object_name,
-          EXISTS (SELECT FROM custody.audited_table a WHERE a.target OPERATOR(pg_catalog.=) d.objid)
+          EXISTS (SELECT FROM custody.audited_table a WHERE a.target OPERATOR(pg_catalog.=) d.objid),
+          CASE WHEN d.objsubid <> 0 THEN d.address_names[3] END
         FROM pg_catalog.pg_event_trigger_dropped_objects() d
-        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid OPERATOR(pg_catalog.=) 0";
+        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass";
     let found = spi::rows_now(DROPPED, &[], |row| {
         let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
-        Ok((row.get::<Oid>(1)?, text(2)?, text(3)?, text(4)?, row.get::<bool>(5)?.unwrap_or(false)))
+        let (audited, column) = (row.get::<bool>(5)?.unwrap_or(false), row.get::<String>(6)?);
+        Ok((row.get::<Oid>(1)?, text(2)?, text(3)?, text(4)?, audited, column))
     })?;
-    for (relid, object, schema, table, audited) in found {
+    for (relid, object, schema, name, audited, column) in found {
+        if let Some(column) = column {
+            if audited {
+                let names = relid.and_then(session::relation_names).unwrap_or_default();
+                transaction::record([ddl_record("DROP COLUMN", &object, &names.0, &names.1)])?;
+                spi::run(
+                    "UPDATE custody.audited_table SET exclude = pg_catalog.array_remove(exclude, $2::name),
+                       redact = pg_catalog.array_remove(redact, $2::name)
+                     WHERE target OPERATOR(pg_catalog.=) $1
+                       AND $2::name OPERATOR(pg_catalog.=) ANY (exclude OPERATOR(pg_catalog.||) redact)",
+                    &[relid.into(), column.into()],
+                )?;
+            }
+            continue;
+        }
         if audited {
-            transaction::record([ddl_record("DROP TABLE", &object, &schema, &table)])?;
+            transaction::record([ddl_record("DROP TABLE", &object, &schema, &name)])?;
         }
         for registry in ["audited_table", "capture_state", "registered_table"] {
             spi::run(
@@ -131,8 +163,9 @@ pub fn note_changes() -> Result<()> {
             FROM custody.audited_table a LEFT JOIN custody.capture_state s ON s.target = a.target LEFT JOIN custody.capture_gap g ON g.root = a.target
             GROUP BY a.target, s.capturing
             HAVING s.capturing IS DISTINCT FROM (pg_catalog.count(g.root) = 0)";
-        let changed =
-            spi::rows_now(CAPTURE, &[], |row| Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?)))?;
+        let changed = session::with_newest_snapshot(|| {
+            spi::rows(CAPTURE, &[], |row| Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?)))
+        })?;
         for (relid, captured, problems) in changed {
             let Some(relid) = relid else { continue };
             let op = match (captured, &problems) {
@@ -155,7 +188,9 @@ pub fn note_changes() -> Result<()> {
         }
         const GUARD: &str = "SELECT i.guarded, (SELECT pg_catalog.string_agg(g.object || ': ' || g.problem, '; ' ORDER BY g.object) FROM custody.guard_gap g)
             FROM custody.instance i";
-        let guard = spi::rows_now(GUARD, &[], |row| Ok((row.get::<bool>(1)?.unwrap_or(true), row.get::<String>(2)?)))?;
+        let guard = session::with_newest_snapshot(|| {
+            spi::rows(GUARD, &[], |row| Ok((row.get::<bool>(1)?.unwrap_or(true), row.get::<String>(2)?)))
+        })?;
         if let Some((guarded, problems)) = guard.into_iter().next()
             && guarded != problems.is_none()
         {

@@ -1,5 +1,7 @@
 //! Which life of the database this is. A copy that can be noticed starts a life of its own at its first entry.
 
+use std::cell::RefCell;
+
 use pgrx::datum::DatumWithOid;
 use uuid::Uuid;
 
@@ -12,6 +14,31 @@ use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, value};
 use crate::pg::{data, lane, scan, session, spi};
 use crate::sql_functions;
+
+thread_local! {
+    /// Incarnations that this transaction started, each with the level that did.
+    static STARTED: RefCell<Vec<(u32, Uuid)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this transaction started a life: then it must not stay open as a prepared one, for others wait for it.
+pub fn started_here() -> bool {
+    STARTED.with_borrow(|started| !started.is_empty())
+}
+
+/// The transaction is over.
+pub fn transaction_ended() {
+    STARTED.with_borrow_mut(Vec::clear);
+}
+
+/// What a savepoint started is its parent's now.
+pub fn savepoint_released(level: u32) {
+    STARTED.with_borrow_mut(|started| started.iter_mut().for_each(|s| s.0 = s.0.min(level - 1)));
+}
+
+/// The lives that a savepoint started never were. Gives them.
+pub fn savepoint_rolled_back(level: u32) -> Vec<Uuid> {
+    STARTED.with_borrow_mut(|started| started.extract_if(.., |s| s.0 >= level).map(|s| s.1).collect())
+}
 
 sql_functions! {
     custody_start, pg_finfo_custody_start => |_| {
@@ -72,6 +99,7 @@ fn changed(id: Uuid) -> Result<Option<&'static str>> {
 /// Starts a life: its record, its key and its first entry. Gives its id and its key's fingerprint.
 fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
     let id = transaction::random_uuid()?;
+    STARTED.with_borrow_mut(|started| started.push((session::nest_level(), id)));
     let made = key::make(id, parent)?;
     let fingerprint = fingerprint(&made.public_key);
     let (system, timeline, database) = session::instance();

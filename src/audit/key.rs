@@ -27,7 +27,7 @@ struct Held {
 thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
     /// Files made by this transaction, to be removed if it aborts.
-    static MADE: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+    static MADE: RefCell<Vec<(u32, PathBuf)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends the key that signs for an incarnation.
@@ -82,13 +82,24 @@ pub struct Made {
 
 /// Forgets what an aborted transaction made.
 pub fn transaction_ended(committed: bool) {
-    let made = MADE.take();
-    if !committed && !made.is_empty() {
+    match committed {
+        true => MADE.with_borrow_mut(Vec::clear),
+        false => savepoint_rolled_back(0),
+    }
+}
+
+/// What a savepoint made is its parent's now.
+pub fn savepoint_released(level: u32) {
+    MADE.with_borrow_mut(|made| made.iter_mut().for_each(|m| m.0 = m.0.min(level - 1)));
+}
+
+/// Forgets what a rolled-back savepoint made.
+pub fn savepoint_rolled_back(level: u32) {
+    let made: Vec<_> = MADE.with_borrow_mut(|made| made.extract_if(.., |m| m.0 >= level).collect());
+    for (_, path) in made {
         HELD.set(None);
-        for path in made {
-            // Nothing depends on it: a file that stays is a key that never signed anything.
-            let _ = fs::remove_file(path);
-        }
+        // Nothing depends on it: a file that stays is a key that never signed anything.
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -137,7 +148,7 @@ fn write_file(path: &Path, seed: &[u8; 32], redaction: &[u8; 32]) -> Result<()> 
             }
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        MADE.with_borrow_mut(|made| made.push(path.to_owned()));
+        MADE.with_borrow_mut(|made| made.push((session::nest_level(), path.to_owned())));
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         File::open(dir)?.sync_all()

@@ -57,16 +57,29 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     };
     const FACTS: &str = "SELECT c.relkind::text, c.relpersistence::text, n.nspname::text,
           EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_class f ON f.oid = p.relid WHERE f.relkind = 'f'),
+          EXISTS (SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class f ON f.oid = h.inhrelid WHERE h.inhparent = c.oid AND NOT f.relispartition
+                  AND NOT EXISTS (SELECT FROM custody.audited_table x WHERE x.target = h.inhrelid)),
           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
                 WHERE i.indrelid = c.oid AND i.indisprimary)
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-    let facts = spi::rows_now(FACTS, &[target.into()], |row| {
-        let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
-        let list = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<Vec<String>>(n)?.unwrap_or_default());
-        Ok((text(1)?, text(2)?, text(3)?, row.get::<bool>(4)?.unwrap_or(false), list(5)?, list(6)?))
+    let facts = session::as_owner(|| {
+        spi::rows_now(FACTS, &[target.into()], |row| {
+            let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
+            let list = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<Vec<String>>(n)?.unwrap_or_default());
+            Ok((
+                text(1)?,
+                text(2)?,
+                text(3)?,
+                row.get::<bool>(4)?.unwrap_or(false),
+                row.get::<bool>(5)?.unwrap_or(false),
+                list(6)?,
+                list(7)?,
+            ))
+        })
     })?;
-    let Some((kind, persistence, schema, foreign_partition, columns, key)) = facts.into_iter().next() else {
+    let Some((kind, persistence, schema, foreign_partition, unaudited_child, columns, key)) = facts.into_iter().next()
+    else {
         return refuse("It does not exist any more.", "");
     };
     match kind.as_str() {
@@ -78,6 +91,12 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
             );
         }
         _ => return refuse("It is not a table.", "Audit the tables that it reads from."),
+    }
+    if unaudited_child {
+        return refuse(
+            "It has inheritance children that are not audited: statements on it change their rows too.",
+            "Audit the children first; or make them partitions.",
+        );
     }
     if foreign_partition {
         return refuse("A partition of it is a foreign table.", "Audit its local partitions one by one.");

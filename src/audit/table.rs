@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::pg::call::Oid;
-
 use crate::error::{Error, Result};
+use crate::pg::call::Oid;
 use crate::pg::row::{Shape, Trigger};
 use crate::pg::scan::{self, Key};
 use crate::pg::session;
@@ -26,6 +25,7 @@ pub struct Table {
     pub tenant: Option<usize>,
     /// What becomes of each column, by its place in `shape.columns`.
     pub treatment: Vec<Treatment>,
+    root: Oid,
 }
 
 /// What becomes of a column's values.
@@ -56,6 +56,9 @@ pub fn forget(relid: u32) {
 pub fn of(trigger: &Trigger<'_>) -> Result<Rc<RefCell<Table>>> {
     let relid = trigger.relid();
     if let Some(table) = KNOWN.with_borrow(|known| known.get(&relid.to_u32()).cloned()) {
+        if let Ok(mut table) = table.try_borrow_mut() {
+            table.refresh_names();
+        }
         return Ok(table);
     }
     let table = Rc::new(RefCell::new(Table::look_up(relid, trigger.shape())?));
@@ -65,29 +68,65 @@ pub fn of(trigger: &Trigger<'_>) -> Result<Rc<RefCell<Table>>> {
 
 impl Table {
     fn look_up(relid: Oid, shape: Shape) -> Result<Self> {
-        let root = scan::partition_root(relid)?;
-        let not_registered = || Error::NotRegistered { table: session::relation_name(relid) };
-        let (schema_name, table_name) = session::relation_names(root).ok_or_else(not_registered)?;
-        let ours = schema_name == "custody" && CONFIGURATION.iter().any(|t| *t == table_name);
+        let name = || session::relation_name(relid);
+        let not_registered = || Error::NotRegistered { table: name() };
+        let line = scan::with_ancestors(relid)?;
+        let names = |of| session::relation_names(of).ok_or_else(not_registered);
         let mut treatment = vec![Treatment::Stored; shape.columns.len()];
-        let mut tenant = None;
-        if !ours {
-            // A partition may be registered by itself, and its root too: the nearest counts.
-            let (excluded, redacted) = match registered(relid)? {
-                Some(found) => found,
-                None => registered(root)?.ok_or_else(not_registered)?,
-            };
-            for (names, how) in [(excluded, Treatment::Excluded), (redacted, Treatment::Redacted)] {
-                for place in names.iter().filter_map(|name| shape.position(name)) {
-                    treatment[place] = how;
+        let (own_schema, own_name) = names(relid)?;
+        if own_schema == "custody" && CONFIGURATION.iter().any(|t| *t == own_name) {
+            let tenant = None;
+            return Ok(Self {
+                schema_name: own_schema.into(),
+                table_name: own_name.into(),
+                shape,
+                tenant,
+                treatment,
+                root: relid,
+            });
+        }
+        // A partition may be registered by itself, and its parents too: the nearest counts.
+        let mut nearest = None;
+        for of in &line {
+            if let Some(found) = registered(*of)? {
+                nearest = Some((*of, found));
+                break;
+            }
+        }
+        let (root, (excluded, redacted)) = nearest.ok_or_else(not_registered)?;
+        // A column that is not found by its name any more must not become one that is stored, nor a tenant's row the system's.
+        let renamed = |column: &str, what: &str, call: &str| Error::CannotAudit {
+            table: name(),
+            why: format!("Its {what} \"{column}\" is not there, or is part of the primary key now."),
+            hint: format!("If it was renamed, SELECT {call} with its new name."),
+        };
+        for (names, how) in [(excluded, Treatment::Excluded), (redacted, Treatment::Redacted)] {
+            for column in names {
+                match shape.position(&column) {
+                    Some(place) if !shape.key.contains(&place) => treatment[place] = how,
+                    _ => return Err(renamed(&column, "excluded or redacted column", "custody.audit(…)")),
                 }
             }
-            tenant = match registry::tenant_column(relid)? {
-                Some(column) => shape.position(&column),
-                None => registry::tenant_column(root)?.and_then(|column| shape.position(&column)),
-            };
         }
-        Ok(Self { schema_name: schema_name.into(), table_name: table_name.into(), shape, tenant, treatment })
+        let mut tenant = None;
+        for of in &line {
+            if let Some(column) = registry::tenant_column(*of)? {
+                let place = shape.position(&column);
+                tenant = Some(place.ok_or_else(|| renamed(&column, "tenant column", "custody.protect(…)"))?);
+                break;
+            }
+        }
+        let (schema_name, table_name) = names(root)?;
+        Ok(Self { schema_name: schema_name.into(), table_name: table_name.into(), shape, tenant, treatment, root })
+    }
+
+    /// Takes over a new name of the registered table or its schema, of which the partition's own definition says nothing.
+    fn refresh_names(&mut self) {
+        if let Some((schema, table)) = session::relation_names(self.root)
+            && (*self.schema_name != schema || *self.table_name != table)
+        {
+            (self.schema_name, self.table_name) = (schema.into(), table.into());
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::tenant::context;
 /// Bytes of entries of one level that are kept before they are written.
 const BUFFER: usize = 1 << 20;
 
+/// Bytes of the largest image: PostgreSQL's limit on one value, less what a tuple needs.
+const LARGEST: usize = (1 << 30) - (1 << 16);
+
 /// What is recorded, before the transaction adds who, when and where.
 pub struct Record {
     pub tenant: Rc<str>,
@@ -73,6 +76,11 @@ pub fn record(records: impl IntoIterator<Item = Record>) -> Result<()> {
         let acting_role = name_of(&mut transaction.acting, session::current_role());
         let (lsn, at) = (session::wal_position(), session::now());
         for record in records {
+            for image in [&record.row_key, &record.old, &record.new].into_iter().flatten() {
+                if image.len() > LARGEST {
+                    return Err(Error::TooLarge { bytes: image.len() });
+                }
+            }
             if !transaction.journal.knows(&record.tenant) {
                 let journal = &transaction.journal;
                 let (incarnation, lane) = (journal.incarnation(), journal.lane());
@@ -101,7 +109,7 @@ pub fn record(records: impl IntoIterator<Item = Record>) -> Result<()> {
         }
         if transaction.write_through {
             transaction.write(Which::All)?;
-        } else if transaction.journal.unwritten_bytes() > BUFFER {
+        } else if transaction.journal.unwritten_bytes(level) > BUFFER {
             transaction.write(Which::OwnLevel)?;
         }
         Ok(())
@@ -140,6 +148,7 @@ pub fn before_end() -> Result<()> {
 
 /// The transaction is over, one way or the other.
 pub fn ended() {
+    incarnation::transaction_ended();
     CURRENT.with(|c| {
         if let Ok(mut c) = c.try_borrow_mut() {
             *c = None;
@@ -147,13 +156,31 @@ pub fn ended() {
     });
 }
 
+/// Before the transaction is prepared.
+pub fn before_prepare() -> Result<()> {
+    match incarnation::started_here() {
+        true => Err(Error::CannotPrepare),
+        false => before_end(),
+    }
+}
+
 /// A savepoint's work becomes its parent's.
 pub fn savepoint_released(level: u32) {
+    incarnation::savepoint_released(level);
+    key::savepoint_released(level);
     with_journal(|journal| journal.sub_commit(level));
 }
 
 /// A savepoint's work is gone.
 pub fn savepoint_rolled_back(level: u32) {
+    let never_were = incarnation::savepoint_rolled_back(level);
+    if !never_were.is_empty() {
+        key::savepoint_rolled_back(level);
+        // A journal of such a life began with it, so all of it is gone too; the lane stays held, and is taken again.
+        CURRENT.with_borrow_mut(|current| {
+            current.take_if(|t| never_were.contains(&t.journal.incarnation()));
+        });
+    }
     with_journal(|journal| {
         journal.forgets_outer_levels = crate::settings::sabotaged("exception_block");
         journal.sub_abort(level);

@@ -55,7 +55,10 @@ impl Target {
             );
             let outer = pg_sys::MemoryContextSwitchTo(memory);
             let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
-            if (*(*relation).rd_att).natts as usize != column::COUNT {
+            // A column that somebody added stays NULL; of ours none may be missing.
+            let descriptor = (*relation).rd_att;
+            let ours = (*descriptor).attrs.as_slice((*descriptor).natts as usize).get(..column::COUNT);
+            if ours.is_none_or(|ours| ours.iter().any(|a| a.attisdropped)) {
                 return Err(Error::internal("custody.entry does not have the columns it was installed with"));
             }
             let estate = pg_sys::CreateExecutorState();
@@ -78,8 +81,9 @@ impl Target {
             }
             let slot = self.slots[self.used];
             pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
+            let width = (*(*self.relation).rd_att).natts as usize;
             let row = values(entry);
-            for (i, value) in row.into_iter().enumerate() {
+            for (i, value) in row.into_iter().chain(std::iter::repeat(None)).take(width).enumerate() {
                 *(*slot).tts_isnull.add(i) = value.is_none();
                 *(*slot).tts_values.add(i) = value.unwrap_or(pg_sys::Datum::from(0));
             }

@@ -27,6 +27,12 @@ unsafe extern "C-unwind" {
     fn errhint(format: *const c_char, ...) -> c_int;
 }
 
+/// Keeps Rust's backtraces out of the DETAIL of errors, whatever the server's environment says.
+pub fn no_backtraces() {
+    // SAFETY: called from _PG_init, in a process with one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+}
+
 /// Runs what C calls, and turns every way in which it can fail into an ERROR.
 ///
 /// # Safety

@@ -1,12 +1,15 @@
-//! Hooks: whoever reads the log inside a transaction sees what that transaction has done so far.
+//! Hooks: whoever reads the log inside a transaction sees what that transaction has done so far; and nothing that was read under
+//! a context outlives it on the connection.
 
 use std::ffi::c_char;
 
 use pgrx::pg_sys;
 
 use crate::audit::transaction;
+use crate::error::Error;
 use crate::pg::guard::guard;
 use crate::pg::{scan, session};
+use crate::tenant::context;
 
 static mut PREVIOUS_EXECUTOR_START: pg_sys::ExecutorStart_hook_type = None;
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
@@ -26,7 +29,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     // SAFETY: PostgreSQL passes a valid query; the hook before ours, or the standard one, is called exactly once.
     unsafe {
         guard(|| {
-            if transaction::has_unwritten() && !session::in_parallel_mode() && reads_log(query) {
+            if transaction::has_unwritten() && !session::in_parallel_mode() && may_read_log(query) {
                 transaction::flush()?;
                 see_what_was_flushed(query);
             }
@@ -48,13 +51,44 @@ unsafe fn standard_executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
     unsafe { start(query, flags) };
 }
 
-/// Whether a plan names the log.
-unsafe fn reads_log(query: *mut pg_sys::QueryDesc) -> bool {
+/// Whether a plan names the log, or runs in parallel: then nothing can be written any more should a function in it read the log.
+unsafe fn may_read_log(query: *mut pg_sys::QueryDesc) -> bool {
     let Some(log) = scan::our_table("entry") else { return false };
     // SAFETY: the caller passes a valid query; its plan lists the relations it names, views' included.
     unsafe {
         let plan = (*query).plannedstmt;
-        !plan.is_null() && pg_sys::list_member_oid((*plan).relationOids, log)
+        !plan.is_null() && ((*plan).parallelModeNeeded || pg_sys::list_member_oid((*plan).relationOids, log))
+    }
+}
+
+/// What a statement would leave behind for the connection's next user, if it outlives its transaction.
+unsafe fn outlives_transaction(statement: *mut pg_sys::Node) -> Option<&'static str> {
+    const TABLE: &str = "a temporary table without ON COMMIT DROP";
+    // SAFETY: the caller passes a valid statement or null; its node tag says what it is.
+    unsafe {
+        let lasting = |relation: *mut pg_sys::RangeVar, on_commit: pg_sys::OnCommitAction::Type| {
+            let temporary = !relation.is_null() && (*relation).relpersistence == pg_sys::RELPERSISTENCE_TEMP as c_char;
+            temporary && on_commit != pg_sys::OnCommitAction::ONCOMMIT_DROP
+        };
+        if statement.is_null() {
+            return None;
+        }
+        match (*statement).type_ {
+            pg_sys::NodeTag::T_DeclareCursorStmt => {
+                let held =
+                    (*statement.cast::<pg_sys::DeclareCursorStmt>()).options & pg_sys::CURSOR_OPT_HOLD as i32 != 0;
+                held.then_some("a cursor WITH HOLD")
+            }
+            pg_sys::NodeTag::T_CreateTableAsStmt => {
+                let into = (*statement.cast::<pg_sys::CreateTableAsStmt>()).into;
+                (!into.is_null() && lasting((*into).rel, (*into).onCommit)).then_some(TABLE)
+            }
+            pg_sys::NodeTag::T_CreateStmt => {
+                let create = statement.cast::<pg_sys::CreateStmt>();
+                lasting((*create).relation, (*create).oncommit).then_some(TABLE)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -102,6 +136,11 @@ unsafe extern "C-unwind" fn utility(
     // of this frame to drop. The pushed snapshot is popped after it, and by PostgreSQL's abort after an error.
     unsafe {
         let pushed = guard(|| {
+            if context::is_set()
+                && let Some(what) = outlives_transaction((*statement).utilityStmt)
+            {
+                return Err(Error::OutlivesContext { what });
+            }
             // COPY of a table scans it without the executor.
             let copies =
                 !(*statement).utilityStmt.is_null() && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;

@@ -50,6 +50,18 @@ impl<'a> Trigger<'a> {
         }
     }
 
+    /// Whether it is one that custody.audit makes, by its name: so that another on the same table records nothing twice.
+    pub fn is_named(&self, name: &std::ffi::CStr) -> bool {
+        // SAFETY: as above; a trigger's name is a terminated string.
+        unsafe { std::ffi::CStr::from_ptr((*(*self.data).tg_trigger).tgname) == name }
+    }
+
+    /// Whether the table holds rows itself, as partitioned ones do not.
+    pub fn holds_rows(&self) -> bool {
+        // SAFETY: as above; the relation is open.
+        unsafe { (*(*(*self.data).tg_relation).rd_rel).relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char }
+    }
+
     /// Whether it fired for a row, and after it.
     pub fn after_row(&self) -> bool {
         // SAFETY: as above.
@@ -111,14 +123,25 @@ impl<'a> Trigger<'a> {
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let scan =
                 pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
+            // What rendering a row allocates goes before the next row.
+            let memory = pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurrentMemoryContext,
+                c"pg_custody row".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
             loop {
                 let tuple = pg_sys::systable_getnext(scan);
-                match Tuple::of(tuple, (*relation).rd_att) {
-                    Some(tuple) => each(tuple)?,
-                    None => break,
-                }
+                let Some(tuple) = Tuple::of(tuple, (*relation).rd_att) else { break };
+                let outer = pg_sys::MemoryContextSwitchTo(memory);
+                let outcome = each(tuple);
+                pg_sys::MemoryContextSwitchTo(outer);
+                outcome?;
+                pg_sys::MemoryContextReset(memory);
                 pgrx::check_for_interrupts!();
             }
+            pg_sys::MemoryContextDelete(memory);
             pg_sys::systable_endscan(scan);
             pg_sys::UnregisterSnapshot(snapshot);
         }
@@ -216,13 +239,17 @@ impl Shape {
                 });
             }
             let mut key = Vec::new();
-            let primary = pg_sys::RelationGetPrimaryKeyIndex(relation);
-            if primary != pg_sys::InvalidOid {
-                let index = pg_sys::index_open(primary, pg_sys::AccessShareLock as i32);
+            // Not RelationGetPrimaryKeyIndex, which passes over deferrable keys.
+            let indexes = pg_sys::RelationGetIndexList(relation);
+            for at in 0..if indexes.is_null() { 0 } else { (*indexes).length } {
+                let oid = (*(*indexes).elements.add(at as usize)).oid_value;
+                let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as i32);
                 let form = (*index).rd_index;
-                let width = (*form).indnkeyatts as usize;
-                for number in (*form).indkey.values.as_slice(width) {
-                    key.extend(columns.iter().position(|c: &Column| c.index + 1 == *number as usize));
+                if (*form).indisprimary {
+                    let width = (*form).indnkeyatts as usize;
+                    for number in (*form).indkey.values.as_slice(width) {
+                        key.extend(columns.iter().position(|c: &Column| c.index + 1 == *number as usize));
+                    }
                 }
                 pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
             }

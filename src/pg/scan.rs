@@ -163,7 +163,11 @@ pub fn chain_end(tenant: &str, incarnation: Uuid, lane: i64) -> Result<Option<Ch
     // the chain's end. SnapshotSelf is static.
     unsafe {
         let relation = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
-        let index = pg_sys::index_open(pg_sys::RelationGetPrimaryKeyIndex(relation), pg_sys::AccessShareLock as i32);
+        let primary = pg_sys::RelationGetPrimaryKeyIndex(relation);
+        if primary == pg_sys::InvalidOid {
+            return Err(Error::internal("custody.entry has lost its primary key"));
+        }
+        let index = pg_sys::index_open(primary, pg_sys::AccessShareLock as i32);
         let mut scan_keys: [pg_sys::ScanKeyData; 3] = std::mem::zeroed();
         for (scan_key, (attribute, procedure, datum)) in scan_keys.iter_mut().zip(keys) {
             let strategy = pg_sys::BTEqualStrategyNumber as u16;
@@ -204,25 +208,23 @@ pub mod column {
     pub const COUNT: usize = 29;
 }
 
-/// The topmost table that a partition belongs to; the table itself if it is none.
-pub fn partition_root(relid: pg_sys::Oid) -> Result<pg_sys::Oid> {
-    let mut root = relid;
-    loop {
-        // SAFETY: a catalog look-up.
-        if !unsafe { pg_sys::get_rel_relispartition(root) } {
-            return Ok(root);
-        }
-        const INHERITS: u32 = 2611;
-        const INHERITS_RELID_SEQNO_INDEX: u32 = 2680;
+/// A table, and the partitioned tables above it, the nearest first.
+pub fn with_ancestors(relid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    const INHERITS: u32 = 2611;
+    const INHERITS_RELID_SEQNO_INDEX: u32 = 2680;
+    let mut line = vec![relid];
+    let mut at = relid;
+    // SAFETY: a catalog look-up.
+    while unsafe { pg_sys::get_rel_relispartition(at) } {
         let parents = rows(
             pg_sys::Oid::from(INHERITS),
             Some(pg_sys::Oid::from(INHERITS_RELID_SEQNO_INDEX)),
-            &[Key::Oid(root)],
+            &[Key::Oid(at)],
             |row| row.get::<pg_sys::Oid>(2),
         )?;
-        match parents.first() {
-            Some(parent) => root = *parent,
-            None => return Ok(root),
-        }
+        let Some(parent) = parents.first() else { break };
+        line.push(*parent);
+        at = *parent;
     }
+    Ok(line)
 }

@@ -19,13 +19,24 @@ pub fn register() {
     }
 }
 
+/// Whether the process is on its way out: a FATAL error ends it without unwinding, so what Rust had borrowed stays borrowed.
+/// Nothing of ours outlives the process, and the abort must not be kept from releasing PostgreSQL's own locks.
+fn exiting() -> bool {
+    // SAFETY: a flag of this process.
+    unsafe { pg_sys::proc_exit_inprogress }
+}
+
 unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _: *mut c_void) {
     use pg_sys::XactEvent::*;
+    if exiting() {
+        return;
+    }
     // SAFETY: the guard is the whole body.
     unsafe {
         guard(|| {
             match event {
-                XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => transaction::before_end()?,
+                XACT_EVENT_PRE_COMMIT => transaction::before_end()?,
+                XACT_EVENT_PRE_PREPARE => transaction::before_prepare()?,
                 XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
                     transaction::ended();
                     context::transaction_ended();
@@ -45,6 +56,9 @@ unsafe extern "C-unwind" fn savepoint_event(
     _: *mut c_void,
 ) {
     use pg_sys::SubXactEvent::*;
+    if exiting() {
+        return;
+    }
     // SAFETY: the guard is the whole body.
     unsafe {
         guard(|| {

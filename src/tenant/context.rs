@@ -68,18 +68,26 @@ sql_functions! {
         let relid = trigger.relid();
         if session::row_security_active(relid) {
             let context = current()?;
-            let fits = context.as_ref().is_some_and(|c| match trigger.argument(0).as_deref() {
-                Some("uuid") => c.uuid.is_some(),
-                Some("int") => c.int.is_some(),
-                Some("bigint") => c.bigint.is_some(),
+            let table = || session::relation_name(relid);
+            let Some(context) = context else { return Err(Error::NoContext { table: table() }) };
+            let column_type = trigger.argument(0).unwrap_or_default();
+            let fits = match column_type.as_str() {
+                "uuid" => context.uuid.is_some(),
+                "int" => context.int.is_some(),
+                "bigint" => context.bigint.is_some(),
                 _ => true,
-            });
+            };
             if !fits {
-                return Err(Error::NoContext { table: session::relation_name(relid) });
+                return Err(Error::TenantDoesNotFit { table: table(), tenant: context.tenant.clone(), column_type });
             }
         }
         Ok(VOID)
     };
+}
+
+/// A moment in seconds since 1970; the infinities are as far as that goes.
+fn unix_seconds(moment: TimestampWithTimeZone) -> i64 {
+    i64::from(moment).saturating_add(crate::pg::append::EPOCH).div_euclid(1_000_000)
 }
 
 /// The context in force: what was set, else what the session's role is bound to. An expired one is an error.
@@ -94,6 +102,11 @@ fn current() -> Result<Option<Rc<Context>>> {
 /// The context in force, for the actor part of entries: expired or not, it is who acts.
 pub fn for_the_record() -> Option<Rc<Context>> {
     CURRENT.with_borrow(Clone::clone).or_else(|| bound().ok().flatten())
+}
+
+/// Whether a context was set in this transaction, so that nothing read under it may outlive it.
+pub fn is_set() -> bool {
+    CURRENT.with_borrow(Option::is_some)
 }
 
 /// Changes whenever the context does.
@@ -184,9 +197,7 @@ fn authenticate(token: &str) -> Result<()> {
     let kid = token::key_id(token).map_err(refused)?;
     let now = session::now().div_euclid(1_000_000);
     let found = scan::our_rows("token_key", &[Key::Text(&kid)], |row| {
-        let seconds = |n| {
-            row.get::<TimestampWithTimeZone>(n).map(|t| (i64::from(t) + crate::pg::append::EPOCH).div_euclid(1_000_000))
-        };
+        let seconds = |n| row.get::<TimestampWithTimeZone>(n).map(unix_seconds);
         let in_force = seconds(6).is_none_or(|from| from <= now) && seconds(7).is_none_or(|to| now < to);
         in_force
             .then(|| Some(TokenKey { public_key: row.get(3)?, audience: row.get(4)?, tenant_claim: row.get(5)? }))
@@ -196,7 +207,7 @@ fn authenticate(token: &str) -> Result<()> {
     let claims = token::verify(token, &key, now).map_err(refused)?;
     if let Some(subject) = &claims.subject {
         let revoked = scan::our_rows("token_revocation", &[Key::Text(subject)], |row| {
-            row.get::<TimestampWithTimeZone>(2).map(|t| (i64::from(t) + crate::pg::append::EPOCH).div_euclid(1_000_000))
+            row.get::<TimestampWithTimeZone>(2).map(unix_seconds)
         })?;
         // Issue times are whole seconds, so a token of the second of the revocation counts as older.
         if revoked.into_iter().any(|before| claims.issued.is_none_or(|issued| issued <= before)) {

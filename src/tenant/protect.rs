@@ -65,7 +65,7 @@ struct Facts {
 }
 
 const FACTS: &str = r#"
-SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%I', pg_catalog."left"('custody_' || c.relname || '_' || $2, 63)),
+SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('custody_tenant_%s', c.oid),
        c.oid OPERATOR(pg_catalog.=) $1, c.relkind::text, c.relpersistence::text, pg_catalog.pg_has_role(c.relowner, 'USAGE'),
        n.nspname IN ('pg_catalog', 'information_schema', 'custody') OR n.nspname LIKE 'pg\_toast%', c.relrowsecurity, c.relforcerowsecurity,
        t.type_name, t.expression, coalesce(a.attnotnull, false), coalesce(a.atthasdef, false), coalesce(a.attgenerated <> '' OR a.attidentity <> '', false),
@@ -196,6 +196,11 @@ fn check(table: &Facts, column: &str) -> Result<()> {
     Ok(())
 }
 
+/// Stand, in statements that undo, for what the table, its schema and its tenant column are called when they run.
+const TABLE: &str = "{table}";
+const SCHEMA: &str = "{schema}";
+const COLUMN: &str = "{column}";
+
 /// The steps that this table still lacks. Nothing here reads or writes.
 fn plan(table: &Facts, column: &str) -> Vec<Step> {
     const EXCLUSIVE: &str = "ACCESS EXCLUSIVE, short";
@@ -216,19 +221,19 @@ fn plan(table: &Facts, column: &str) -> Vec<Step> {
         table.is_root && !table.not_null,
         format!("ALTER TABLE {name} ALTER COLUMN {column} SET NOT NULL"),
         "ACCESS EXCLUSIVE, reads the table",
-        Some(format!("ALTER TABLE {name} ALTER COLUMN {column} DROP NOT NULL")),
+        Some(format!("ALTER TABLE {TABLE} ALTER COLUMN {COLUMN} DROP NOT NULL")),
     );
     step(
         table.is_root && !table.has_default,
         format!("ALTER TABLE {name} ALTER COLUMN {column} SET DEFAULT {function}"),
         EXCLUSIVE,
-        Some(format!("ALTER TABLE {name} ALTER COLUMN {column} DROP DEFAULT")),
+        Some(format!("ALTER TABLE {TABLE} ALTER COLUMN {COLUMN} DROP DEFAULT")),
     );
     step(
         table.is_root && !table.indexed,
         format!("CREATE INDEX {} ON {name} ({column})", table.index_name),
         "SHARE, writers wait; or create it CONCURRENTLY before",
-        Some(format!("DROP INDEX {}.{}", name.rsplit_once('.').map_or("", |n| n.0), table.index_name)),
+        Some(format!("DROP INDEX IF EXISTS {SCHEMA}.{}", table.index_name)),
     );
     for (there, policy, kind) in
         [(table.permissive, "custody_tenant", "PERMISSIVE"), (table.floor, "custody_floor", "RESTRICTIVE")]
@@ -241,20 +246,20 @@ fn plan(table: &Facts, column: &str) -> Vec<Step> {
                 "CREATE POLICY {policy} ON {name} AS {kind} FOR ALL TO PUBLIC USING {expression} WITH CHECK {expression}"
             ),
             EXCLUSIVE,
-            Some(format!("DROP POLICY IF EXISTS {policy} ON {name}")),
+            Some(format!("DROP POLICY IF EXISTS {policy} ON {TABLE}")),
         );
     }
     step(
         !table.enabled,
         format!("ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"),
         EXCLUSIVE,
-        Some(format!("ALTER TABLE {name} DISABLE ROW LEVEL SECURITY")),
+        Some(format!("ALTER TABLE {TABLE} DISABLE ROW LEVEL SECURITY")),
     );
     step(
         !table.forced,
         format!("ALTER TABLE {name} FORCE ROW LEVEL SECURITY"),
         EXCLUSIVE,
-        Some(format!("ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")),
+        Some(format!("ALTER TABLE {TABLE} NO FORCE ROW LEVEL SECURITY")),
     );
     step(
         !table.trigger,
@@ -263,7 +268,7 @@ fn plan(table: &Facts, column: &str) -> Vec<Step> {
              FOR EACH STATEMENT EXECUTE FUNCTION custody.require_context('{type_name}')"
         ),
         "SHARE ROW EXCLUSIVE, short",
-        Some(format!("DROP TRIGGER IF EXISTS \"!custody_require_context\" ON {name}")),
+        Some(format!("DROP TRIGGER IF EXISTS \"!custody_require_context\" ON {TABLE}")),
     );
     step(
         !table.trigger,
@@ -297,28 +302,34 @@ ORDER BY k.contype, k.conname"#;
     session::as_owner(|| {
         spi::rows_now(KEYS, &[target.into(), column.into()], |row| {
             let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
-            Ok(Step { object: text(1)?, sql: text(2)?, lock: "report", undo: None })
+            // A name may hold a line's end, behind which a comment would be a comment no more.
+            let sql = text(2)?.replace(['\n', '\r'], " ");
+            Ok(Step { object: text(1)?, sql, lock: "report", undo: None })
         })
     })
 }
 
 /// Takes back what `protect` or `register_shared` did to a table and its partitions.
 fn unprotect(target: Oid) -> Result<()> {
-    const UNDO: &str = "SELECT r.target::pg_catalog.oid, r.undo FROM custody.registered_table r
+    const UNDO: &str = "SELECT r.target::pg_catalog.oid, r.undo, r.tenant_column::text FROM custody.registered_table r
         WHERE r.target OPERATOR(pg_catalog.=) $1 OR r.target IN (SELECT relid FROM pg_catalog.pg_partition_tree($1))
         ORDER BY r.target OPERATOR(pg_catalog.=) $1";
     let tables = session::as_owner(|| {
         spi::rows_now(UNDO, &[target.into()], |row| {
-            Ok((row.get::<Oid>(1)?.unwrap_or(target), row.get::<Vec<String>>(2)?.unwrap_or_default()))
+            let (undo, column) = (row.get::<Vec<String>>(2)?, row.get::<String>(3)?);
+            Ok((row.get::<Oid>(1)?.unwrap_or(target), undo.unwrap_or_default(), column.unwrap_or_default()))
         })
     })?;
     if !tables.iter().any(|t| t.0 == target) {
         return Err(Error::NotProtected { table: session::relation_name(target) });
     }
     owned(target)?;
-    for (relid, undo) in tables {
+    for (relid, undo, column) in tables {
+        let column = quote_ident(&column);
+        let (schema, _) = session::relation_names(relid).unwrap_or_default();
+        let (table, schema) = (session::relation_name(relid), quote_ident(&schema));
         for sql in undo {
-            spi::run(&sql, &[])?;
+            spi::run(&sql.replacen(COLUMN, &column, 1).replacen(SCHEMA, &schema, 1).replacen(TABLE, &table, 1), &[])?;
         }
         session::as_owner(|| {
             spi::run("DELETE FROM custody.registered_table r WHERE r.target OPERATOR(pg_catalog.=) $1", &[relid.into()])

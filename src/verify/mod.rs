@@ -81,15 +81,17 @@ impl Outcome {
 
 fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>) -> Result<Outcome> {
     transaction::flush()?;
-    let pin = pin.map(|p| p.trim().to_ascii_lowercase());
-    if pin.as_ref().is_some_and(|p| p.len() != 64 || !p.bytes().all(|b| b.is_ascii_hexdigit())) {
-        return Err(Error::BadArgument { name: "pin", why: "must be a fingerprint: 64 hex digits".into() });
+    let pins: Option<Vec<String>> = pin.map(|p| p.split_whitespace().map(str::to_ascii_lowercase).collect());
+    let wrong = |p: &String| p.len() != 64 || !p.bytes().all(|b| b.is_ascii_hexdigit());
+    if pins.as_ref().is_some_and(|pins| pins.is_empty() || pins.iter().any(wrong)) {
+        let why = "must be a fingerprint, or several with blanks between: 64 hex digits each".into();
+        return Err(Error::BadArgument { name: "pin", why });
     }
     let against_heads = heads.is_some();
     let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h.0))?;
     let heads: Vec<Head> = heads.into_iter().filter(|h| tenant.is_none_or(|t| t == h.chain.tenant)).collect();
     let keys = keys()?;
-    let mut walk = Walk { verifier: Verifier::new(&keys, pin.as_deref(), heads), guard_lifted: 0 };
+    let mut walk = Walk { verifier: Verifier::new(&keys, pins.as_deref(), heads), guard_lifted: 0 };
     walk.all(tenant)?;
     let guard_lifted = walk.guard_lifted;
     let report = walk.verifier.finish();
@@ -103,13 +105,13 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>)
             detail: f.detail.clone(),
         })
         .collect();
-    findings.append(&mut what_is_off()?);
+    findings.append(&mut session::with_newest_snapshot(what_is_off)?);
     let verdict = match (report.counts.entries, findings.is_empty()) {
         (0, _) => "empty",
         (_, true) => "valid",
         (_, false) => "invalid",
     };
-    let summary = summary(&report, findings.len(), pin.as_deref(), against_heads, tenant, guard_lifted)?;
+    let summary = summary(&report, findings.len(), pins.is_some(), against_heads, tenant, guard_lifted)?;
     Ok(Outcome { verdict, summary, findings })
 }
 
@@ -117,7 +119,7 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>)
 fn summary(
     report: &Report,
     findings: usize,
-    pin: Option<&str>,
+    pinned: bool,
     against_heads: bool,
     tenant: Option<&str>,
     guard_lifted: u64,
@@ -149,9 +151,9 @@ fn summary(
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
     }
     text += "; assurance: signed";
-    text += match pin {
-        Some(_) => ", key pinned",
-        None => ", key not pinned: who can rewrite the log can rewrite its keys",
+    text += match pinned {
+        true => ", key pinned",
+        false => ", key not pinned: who can rewrite the log can rewrite its keys",
     };
     text += match against_heads {
         true => ", held against kept heads",
@@ -174,20 +176,26 @@ impl Walk {
               actor_digest, row_digest, prev_hash, hash, signature
             FROM custody.entry WHERE $1 IS NULL OR tenant OPERATOR(pg_catalog.=) $1
             ORDER BY tenant, incarnation, lane, seq";
-        Spi::connect(|client| -> std::result::Result<(), pgrx::spi::SpiError> {
-            let mut cursor = client.open_cursor(ENTRIES, &[tenant.into()]);
-            loop {
+        type Outcome<T> = std::result::Result<T, pgrx::spi::SpiError>;
+        let failed = |e: pgrx::spi::SpiError| Error::internal(e.to_string());
+        // One connection a batch: what SPI holds for a batch goes with its connection.
+        let mut cursor = Some(Spi::connect(|client| client.open_cursor(ENTRIES, &[tenant.into()]).detach_into_name()));
+        while let Some(name) = cursor {
+            cursor = Spi::connect(|client| -> Outcome<_> {
+                let mut cursor = client.find_cursor(&name)?;
                 let table = cursor.fetch(1000)?;
                 if table.is_empty() {
-                    return Ok(());
+                    return Ok(None);
                 }
                 for row in table {
                     self.entry(&row)?;
                 }
-                session::check_for_interrupts();
-            }
-        })
-        .map_err(|e| Error::internal(e.to_string()))
+                Ok(Some(cursor.detach_into_name()))
+            })
+            .map_err(failed)?;
+            session::check_for_interrupts();
+        }
+        Ok(())
     }
 
     fn entry(&mut self, row: &SpiHeapTupleData<'_>) -> std::result::Result<(), pgrx::spi::SpiError> {

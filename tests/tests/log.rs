@@ -462,6 +462,7 @@ fn ddl_on_audited_tables_is_recorded_and_capture_goes_on() {
         ddl,
         [
             "ALTER TABLE clinic.patients",
+            "DROP COLUMN clinic.patients.notes",
             "ALTER TABLE clinic.patients",
             "ALTER TABLE clinic.patients",
             "ALTER TABLE clinic.patients.full_name",

@@ -61,6 +61,11 @@ pub fn row_digest(salt: &[u8], key: Option<&str>, old: Option<&str>, new: Option
     FieldHasher::new("pg_custody/row/v1").bytes(Some(salt)).text(key).text(old).text(new).finish()
 }
 
+/// What a row's key is found by: not part of the format, and shows nothing of the key.
+pub fn key_hash(row_key: &str) -> Hash {
+    FieldHasher::new("pg_custody/key-index/v1").text(Some(row_key)).finish()
+}
+
 impl Entry<'_> {
     /// The hash of this entry as its columns stand, `prev_hash` and both digests taken as stored (format section 4).
     pub fn compute_hash(&self) -> Hash {

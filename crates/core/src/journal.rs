@@ -4,7 +4,7 @@
 //! they are sealed, because only then is it known which one ends a run. Within a chain the last entry of *each level* is
 //! signed: if a savepoint is rolled back, what remains ends in a signature, with the numbers and bytes it had.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -147,7 +147,8 @@ pub struct Journal {
     by_tenant: HashMap<Rc<str>, usize>,
     items: Vec<Item>,
     ordinal: i64,
-    bytes: usize,
+    /// Bytes of payload not written yet, by level.
+    bytes: BTreeMap<u32, usize>,
     /// Sabotage for the tests' sake: forget what outer levels own when a savepoint that wrote it is rolled back.
     pub forgets_outer_levels: bool,
 }
@@ -162,7 +163,7 @@ impl Journal {
             by_tenant: HashMap::new(),
             items: Vec::new(),
             ordinal: 0,
-            bytes: 0,
+            bytes: BTreeMap::new(),
             forgets_outer_levels: false,
         }
     }
@@ -183,8 +184,8 @@ impl Journal {
     }
 
     /// Bytes of payload that are not written yet and belong to `level`.
-    pub fn unwritten_bytes(&self) -> usize {
-        self.bytes
+    pub fn unwritten_bytes(&self, level: u32) -> usize {
+        self.bytes.get(&level).copied().unwrap_or(0)
     }
 
     /// Whether `Which::All` would write anything.
@@ -221,7 +222,7 @@ impl Journal {
             }
         };
         self.ordinal += 1;
-        self.bytes += weight(&fact);
+        *self.bytes.entry(level).or_default() += weight(&fact);
         let [actor_salt, row_salt] = salts;
         self.items.push(Item {
             chain: index,
@@ -346,7 +347,10 @@ impl Journal {
     /// Drops entries that are written by their own level, and counts what is left to write.
     fn let_go(&mut self) {
         self.items.retain(|i| i.written != Some(i.level));
-        self.bytes = self.items.iter().filter(|i| i.written.is_none()).map(|i| weight(&i.fact)).sum();
+        self.bytes.clear();
+        for item in self.items.iter().filter(|i| i.written.is_none()) {
+            *self.bytes.entry(item.level).or_default() += weight(&item.fact);
+        }
     }
 
     /// The tenants whose chains this transaction has touched.

@@ -64,6 +64,8 @@ pub enum TokenError {
     WrongAudience,
     #[error("its claim \"{0}\" has the wrong type")]
     WrongType(String),
+    #[error("a name or text in it holds a NUL character")]
+    Nul,
     #[error("it names no tenant (claim \"{0}\")")]
     NoTenant(String),
 }
@@ -98,6 +100,10 @@ pub fn verify(token: &str, key: &TokenKey, now: i64) -> Result<Claims, TokenErro
 }
 
 fn claims(all: Map<String, Value>, key: &TokenKey, now: i64) -> Result<Claims, TokenError> {
+    // No PostgreSQL text can hold one, so the log could not be read back, and a tenant would be cut short.
+    if all.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)) {
+        return Err(TokenError::Nul);
+    }
     let expires = date(&all, "exp")?.ok_or(TokenError::NoExpiry)?;
     if expires <= now {
         return Err(TokenError::Expired);
@@ -126,6 +132,15 @@ fn claims(all: Map<String, Value>, key: &TokenKey, now: i64) -> Result<Claims, T
     };
     let issued = date(&all, "iat")?;
     Ok(Claims { tenant, subject, expires, issued, all })
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
 }
 
 /// A NumericDate (RFC 7519 section 2); fractions are cut off towards the past for `exp`, which is the strict side.
@@ -234,6 +249,11 @@ mod tests {
         assert_eq!(with("tenant", json!(1.5)), TokenError::WrongType("tenant".into()));
         assert_eq!(with("tenant", Value::Null), TokenError::NoTenant("tenant".into()));
         assert_eq!(with("sub", json!(1)), TokenError::WrongType("sub".into()));
+        for (name, value) in
+            [("tenant", json!("a\0b")), ("sub", json!("\0")), ("x", json!([{"y": "\0"}])), ("x\0", json!(1))]
+        {
+            assert_eq!(with(name, value), TokenError::Nul);
+        }
         assert_eq!(check(json!({"tenant": "a", "aud": "clinic"})).unwrap_err(), TokenError::NoExpiry);
     }
 

@@ -177,9 +177,9 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A walk that knows these keys; trusts all of them, or, with a pin, those that the pinned one vouches for.
-    pub fn new(keys: &[KeyRecord], pin: Option<&str>, heads: Vec<Head>) -> Self {
-        let trusted = pin.map(|pin| vouched_for(keys, pin));
+    /// A walk that knows these keys; trusts all of them, or, with pinned fingerprints, those keys and what they vouch for.
+    pub fn new(keys: &[KeyRecord], pins: Option<&[String]>, heads: Vec<Head>) -> Self {
+        let trusted = pins.map(|pins| vouched_for(keys, pins));
         let mut known: HashMap<_, Vec<Key>> = HashMap::new();
         for (i, record) in keys.iter().enumerate().filter(|(_, r)| well_named(r)) {
             let public = PublicKey::from_bytes(&record.public_key);
@@ -429,11 +429,11 @@ fn well_named(record: &KeyRecord) -> bool {
     record.public_key.len() == 32 && record.key_id == key_id(&record.public_key)
 }
 
-/// The records of the pinned key, and of all that it endorses, directly or through others; by their place in the list.
-fn vouched_for(keys: &[KeyRecord], pin: &str) -> HashSet<usize> {
+/// The records of the pinned keys, and of all that they endorse, directly or through others; by their place in the list.
+fn vouched_for(keys: &[KeyRecord], pins: &[String]) -> HashSet<usize> {
     let usable = || keys.iter().enumerate().filter(|(_, k)| well_named(k));
     let mut trusted: HashSet<usize> =
-        usable().filter(|(_, k)| fingerprint(&k.public_key) == pin).map(|(i, _)| i).collect();
+        usable().filter(|(_, k)| pins.contains(&fingerprint(&k.public_key))).map(|(i, _)| i).collect();
     loop {
         let next: Vec<_> = usable()
             .filter(|(i, _)| !trusted.contains(i))

@@ -139,7 +139,7 @@ fn verify(lines: &[Value], pin: Option<&str>, heads: Vec<Head>) -> Report {
             endorsement: bytes(v, "endorsement"),
         })
         .collect();
-    let mut verifier = Verifier::new(&keys, pin, heads);
+    let mut verifier = Verifier::new(&keys, pin.map(|p| vec![p.to_owned()]).as_deref(), heads);
     for v in lines.iter().filter(|v| v["record"] == "entry") {
         with_entry(v, |e| verifier.entry(e));
     }
