@@ -91,9 +91,14 @@ WHERE p.pronamespace = 'custody'::pg_catalog.regnamespace AND l.lanname = 'c' AN
 COMMENT ON VIEW custody.own_function IS 'Functions of schema custody that are the library''s, and have not been replaced';
 
 CREATE VIEW custody.capture_gap AS
-WITH member AS (
-  SELECT a.target AS root, coalesce(p.relid, a.target) AS relid
-  FROM custody.audited_table a LEFT JOIN LATERAL pg_catalog.pg_partition_tree(a.target) p ON true
+-- Not pg_partition_tree, which looks past the snapshot that the rest is read with.
+WITH RECURSIVE member (root, relid) AS (
+  SELECT a.target, a.target FROM custody.audited_table a
+  UNION
+  SELECT m.root, h.inhrelid::pg_catalog.regclass
+  FROM member m
+  JOIN pg_catalog.pg_inherits h ON h.inhparent = m.relid AND NOT h.inhdetachpending
+  JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND c.relispartition
 )
 SELECT m.root, m.relid, w.name AS trigger_name,
        CASE WHEN t.oid IS NULL THEN 'missing' WHEN t.tgenabled <> 'A' THEN 'not enabled always' ELSE 'altered' END AS problem

@@ -163,9 +163,8 @@ pub fn note_changes() -> Result<()> {
             FROM custody.audited_table a LEFT JOIN custody.capture_state s ON s.target = a.target LEFT JOIN custody.capture_gap g ON g.root = a.target
             GROUP BY a.target, s.capturing
             HAVING s.capturing IS DISTINCT FROM (pg_catalog.count(g.root) = 0)";
-        let changed = session::with_newest_snapshot(|| {
-            spi::rows(CAPTURE, &[], |row| Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?)))
-        })?;
+        let changed =
+            spi::rows_now(CAPTURE, &[], |row| Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?, row.get::<String>(3)?)))?;
         for (relid, captured, problems) in changed {
             let Some(relid) = relid else { continue };
             let op = match (captured, &problems) {
@@ -188,9 +187,7 @@ pub fn note_changes() -> Result<()> {
         }
         const GUARD: &str = "SELECT i.guarded, (SELECT pg_catalog.string_agg(g.object || ': ' || g.problem, '; ' ORDER BY g.object) FROM custody.guard_gap g)
             FROM custody.instance i";
-        let guard = session::with_newest_snapshot(|| {
-            spi::rows(GUARD, &[], |row| Ok((row.get::<bool>(1)?.unwrap_or(true), row.get::<String>(2)?)))
-        })?;
+        let guard = spi::rows_now(GUARD, &[], |row| Ok((row.get::<bool>(1)?.unwrap_or(true), row.get::<String>(2)?)))?;
         if let Some((guarded, problems)) = guard.into_iter().next()
             && guarded != problems.is_none()
         {

@@ -124,19 +124,6 @@ pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
 }
 
-/// Runs `work` with the newest snapshot active, so that catalogs read by queries are as new as those that functions look up.
-pub fn with_newest_snapshot<T>(work: impl FnOnce() -> T) -> T {
-    if in_parallel_mode() {
-        return work();
-    }
-    // SAFETY: pushed here and popped below; after an error, by PostgreSQL's abort.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let result = work();
-    // SAFETY: as above.
-    unsafe { pg_sys::PopActiveSnapshot() };
-    result
-}
-
 /// Runs `work` as the extension's owner. Used for nothing but statements that this crate wrote, with every name qualified.
 pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
     let _guard = Owner::enter();

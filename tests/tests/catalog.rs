@@ -116,6 +116,7 @@ fn public_may_do_nothing_and_each_role_what_it_is_for() {
             "authenticate",
             "claims",
             "history",
+            "key_hash",
             "row_key",
             "subject",
             "tenant",
@@ -160,6 +161,7 @@ fn definer_functions_pin_their_search_path_and_the_context_has_none() {
         "capture_truncate",
         "append_only",
         "start",
+        "key_hash",
     ];
     for row in rows {
         let (name, definer, config): (String, bool, String) = (row.get(0), row.get(1), row.get(2));

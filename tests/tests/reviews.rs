@@ -72,7 +72,7 @@ fn inheritance_children_and_unlogged_tables_are_gaps() {
     s.batch("CREATE TABLE pa (id int PRIMARY KEY); CREATE TABLE ch () INHERITS (pa)");
     assert_eq!(s.fails("SELECT custody.audit('pa')"), "UC032");
     s.batch("SELECT custody.audit('ch'); SELECT custody.audit('pa'); INSERT INTO ch VALUES (1); UPDATE pa SET id = 2");
-    assert_eq!(s.count("custody.log WHERE table_name = 'ch'"), 3);
+    assert_eq!(s.count("custody.log WHERE table_name = 'ch'"), 2);
     s.assert_valid();
     s.batch("CREATE TABLE late () INHERITS (pa)");
     assert_eq!(s.verify("").0, "invalid", "a child that is not audited");
@@ -133,10 +133,15 @@ fn replacing_what_guards_the_log_shows() {
         s.batch(back);
         assert!(s.count("custody.entry WHERE op IN ('GUARD_OFF', 'CAPTURE_OFF')") > before, "{how} left a trace");
     }
-    // The log swapped for another table of its name.
+    // The log swapped for another table of its name: refused, as it could not be recorded; with nobody watching, seen for ever after.
     let other = Db::clinic();
     let mut s = other.superuser();
-    s.batch("ALTER TABLE custody.entry RENAME TO entry_old; CREATE TABLE custody.entry (LIKE custody.entry_old INCLUDING ALL); INSERT INTO custody.entry SELECT * FROM custody.entry_old");
+    assert_eq!(s.fails("ALTER TABLE custody.entry RENAME TO entry_old"), "UC090");
+    s.batch(
+        "ALTER EVENT TRIGGER custody_ddl DISABLE; ALTER TABLE custody.entry RENAME TO entry_old;
+         CREATE TABLE custody.entry (LIKE custody.entry_old INCLUDING ALL); INSERT INTO custody.entry SELECT * FROM custody.entry_old;
+         ALTER EVENT TRIGGER custody_ddl ENABLE ALWAYS",
+    );
     let (verdict, found) = s.verify("");
     assert!(verdict == "invalid" && found.contains(&"guard_lifted".to_owned()), "{found:?}");
 }
