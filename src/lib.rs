@@ -2,8 +2,7 @@
 //!
 //! Rooms: `tenant` (for whom a transaction acts, and the tables that are kept apart), `audit` (what is recorded, and how it
 //! gets into the log), `verify` (whether the log is whole), `pg` (all that is unsafe). The bytes are made in `crates/core`.
-#![deny(ffi_unwind_calls, clippy::unwrap_used, clippy::expect_used)]
-#![allow(ffi_unwind_calls)]
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod audit;
 mod error;

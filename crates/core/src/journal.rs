@@ -74,7 +74,6 @@ struct Saved {
 }
 
 struct Chain {
-    tenant: Rc<str>,
     next: i64,
     actor: Option<(Rc<str>, i64)>,
     /// The hash of the last sealed entry, or of the chain's end in the table.
@@ -195,8 +194,8 @@ impl Journal {
 
     /// Says where a tenant's chain stands in the table. To be read once, after the lane is held.
     pub fn begin_chain(&mut self, tenant: Rc<str>, end: ChainEnd) {
-        self.by_tenant.insert(tenant.clone(), self.chains.len());
-        self.chains.push(Chain { tenant, next: end.seq + 1, actor: None, hash: end.hash, saved: Vec::new() });
+        self.by_tenant.insert(tenant, self.chains.len());
+        self.chains.push(Chain { next: end.seq + 1, actor: None, hash: end.hash, saved: Vec::new() });
     }
 
     /// Takes a fact of the given level into its tenant's chain, which must be known.
@@ -351,11 +350,6 @@ impl Journal {
         for item in self.items.iter().filter(|i| i.written.is_none()) {
             *self.bytes.entry(item.level).or_default() += weight(&item.fact);
         }
-    }
-
-    /// The tenants whose chains this transaction has touched.
-    pub fn tenants(&self) -> impl Iterator<Item = &str> {
-        self.chains.iter().map(|c| &*c.tenant)
     }
 }
 

@@ -201,11 +201,6 @@ impl Verifier {
         }
     }
 
-    /// Entries read so far.
-    pub fn progress(&self) -> u64 {
-        self.counts.entries
-    }
-
     /// Checks the next entry.
     pub fn entry(&mut self, e: &Entry<'_>) {
         let same_chain = self
