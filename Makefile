@@ -40,9 +40,11 @@ $(SCRIPT): $(wildcard sql/install/*.sql) Makefile
 	@mkdir -p $(TARGET)
 	@{ printf '%s\n' '\echo Use "CREATE EXTENSION pg_custody" to load this file. \quit'; cat $(sort $(filter %.sql,$^)); } > $@
 
-install: all put ## install into the PostgreSQL that PG_CONFIG names
+# Not a rule that builds: it may run as root, who often has no cargo.
+install: put ## install what `make` built into the PostgreSQL that PG_CONFIG names
 
 put:
+	@test -f $(LIBRARY) -a -f $(SCRIPT) || { echo "nothing is built yet: run make first" >&2; exit 1; }
 	install -d "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension"
 	install -m 755 $(LIBRARY) "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/pg_custody.so"
 	install -m 644 pg_custody.control $(SCRIPT) "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"

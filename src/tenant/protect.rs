@@ -365,12 +365,17 @@ SELECT DISTINCT CASE WHEN h.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_iden
 FROM held h
 WHERE h.privilege_type <> 'SELECT' AND (h.grantee = 0 OR h.grantee IN (SELECT oid FROM app))
   AND h.grantee <> (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = $1)"#;
-    let grantees = spi::rows_now(GRANTEES, &[target.into()], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
-    for grantee in grantees {
+    let grantees = || spi::rows_now(GRANTEES, &[target.into()], |row| Ok(row.get::<String>(1)?.unwrap_or_default()));
+    for grantee in grantees()? {
         spi::run(
             &format!("REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON {table} FROM {grantee}"),
             &[],
         )?;
+    }
+    // What another role granted, only that role can revoke.
+    let left = grantees()?;
+    if !left.is_empty() {
+        pgrx::warning!("{table} can still be written by {}: revoke what other roles granted", left.join(", "));
     }
     session::as_owner(|| {
         spi::run(

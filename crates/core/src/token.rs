@@ -9,6 +9,9 @@ use crate::key::PublicKey;
 /// The longest token that is read, in bytes.
 pub const MAX_LENGTH: usize = 8192;
 
+/// Seconds by which the issuer's clock may be ahead of ours.
+const CLOCK_SKEW: i64 = 60;
+
 /// A key that tokens may be signed with. The token names it by `kid`; its algorithm is the key's, not the token's.
 pub struct TokenKey {
     /// 32 bytes of Ed25519.
@@ -58,7 +61,7 @@ pub enum TokenError {
     NoExpiry,
     #[error("it has expired")]
     Expired,
-    #[error("it is not valid yet (nbf)")]
+    #[error("it is not valid yet (nbf), or was issued in the future (iat)")]
     NotYet,
     #[error("it is for another audience (aud)")]
     WrongAudience,
@@ -130,7 +133,11 @@ fn claims(all: Map<String, Value>, key: &TokenKey, now: i64) -> Result<Claims, T
         None | Some(Value::Null) => return Err(TokenError::NoTenant(key.tenant_claim.clone())),
         Some(_) => return Err(TokenError::WrongType(key.tenant_claim.clone())),
     };
+    // One from the future would outlast every revocation; clocks differ a little.
     let issued = date(&all, "iat")?;
+    if issued.is_some_and(|issued| issued > now.saturating_add(CLOCK_SKEW)) {
+        return Err(TokenError::NotYet);
+    }
     Ok(Claims { tenant, subject, expires, issued, all })
 }
 
@@ -242,6 +249,7 @@ mod tests {
         assert_eq!(with("exp", json!(1e300)), TokenError::WrongType("exp".into()));
         assert_eq!(with("exp", json!(-1)), TokenError::WrongType("exp".into()));
         assert_eq!(with("nbf", json!(NOW + 5)), TokenError::NotYet);
+        assert_eq!(with("iat", json!(NOW + CLOCK_SKEW + 1)), TokenError::NotYet);
         assert_eq!(with("aud", json!("other")), TokenError::WrongAudience);
         assert_eq!(with("aud", json!([])), TokenError::WrongAudience);
         assert_eq!(with("aud", Value::Null), TokenError::WrongAudience);
