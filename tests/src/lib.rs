@@ -101,6 +101,20 @@ impl Db {
         db
     }
 
+    /// A session on a copy of this database by TEMPLATE. No other session may be open on it.
+    pub fn copy(&self) -> Session {
+        let copy = format!("{}_copy", self.name);
+        let mut postgres = self.cluster.connect("postgres", SUPERUSER).expect("the superuser connects");
+        // Sessions that have just ended may still be seen for a moment.
+        for _ in 0..50 {
+            if postgres.batch_execute(&format!("CREATE DATABASE {copy} TEMPLATE {}", self.name)).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        Session(self.cluster.connect(&copy, SUPERUSER).expect("a session on the copy"))
+    }
+
     /// The clinic's login role.
     pub fn app_name(&self) -> String {
         format!("{}_app", self.name)

@@ -56,16 +56,7 @@ fn a_copied_database_starts_a_life_of_its_own() {
     s.batch("INSERT INTO clinic.patients VALUES ('a', 1, 'Ada')");
     let pin: String = s.one("SELECT fingerprint FROM custody.signing_key");
     drop(s);
-    let copy = format!("{}_copy", db.name);
-    let mut postgres = Session(db.cluster.connect("postgres", SUPERUSER).unwrap());
-    // Sessions that have just ended may still be seen for a moment.
-    for _ in 0..50 {
-        if postgres.0.batch_execute(&format!("CREATE DATABASE {copy} TEMPLATE {}", db.name)).is_ok() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    let mut c = Session(db.cluster.connect(&copy, SUPERUSER).unwrap());
+    let mut c = db.copy();
     c.batch("INSERT INTO clinic.patients VALUES ('a', 2, 'Al')");
     c.assert_valid();
     assert_eq!(

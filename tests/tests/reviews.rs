@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use custody_harness::SUPERUSER;
-use custody_tests::{Db, Session, now, state, token, token_key};
+use custody_tests::{Db, now, state, token, token_key};
 use serde_json::json;
 
 #[test]
@@ -14,15 +13,7 @@ fn a_life_begun_in_a_savepoint_that_is_rolled_back_never_was() {
     s.assert_valid();
     // A copy notices itself at its first entry, wherever that is.
     drop(s);
-    let copy = format!("{}_copy", db.name);
-    let mut postgres = Session(db.cluster.connect("postgres", SUPERUSER).unwrap());
-    for _ in 0..50 {
-        if postgres.0.batch_execute(&format!("CREATE DATABASE {copy} TEMPLATE {}", db.name)).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let mut c = Session(db.cluster.connect(&copy, SUPERUSER).unwrap());
+    let mut c = db.copy();
     c.batch("BEGIN; SAVEPOINT s; INSERT INTO clinic.patients VALUES ('a', 2); ROLLBACK TO s; INSERT INTO clinic.patients VALUES ('a', 3); COMMIT");
     c.assert_valid();
     assert_eq!(c.count("custody.incarnation"), 2);
