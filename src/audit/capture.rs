@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use custody_core::redact::redacted;
 
+use crate::audit::key;
 use crate::audit::table::{self, Table, Treatment};
 use crate::audit::transaction::{self, Record, random_uuid};
-use crate::audit::{incarnation, key};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, VOID, value};
 use crate::pg::row::{Event, Trigger, Tuple};
@@ -111,7 +111,7 @@ struct Images<'a> {
 impl<'a> Images<'a> {
     fn of(table: &'a mut Table) -> Result<Self> {
         let redaction = match table.treatment.contains(&Treatment::Redacted) {
-            true => Some(key::redaction_key(incarnation::current()?)?),
+            true => Some(key::redaction_key(transaction::incarnation()?)?),
             false => None,
         };
         Ok(Self { table, redaction })

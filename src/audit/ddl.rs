@@ -5,7 +5,7 @@ use std::cell::Cell;
 use custody_core::json;
 
 use crate::audit::transaction::{self, Record};
-use crate::audit::{register, table};
+use crate::audit::{incarnation, register, table};
 use crate::error::Result;
 use crate::pg::call::{Oid, VOID};
 use crate::pg::{scan, session, spi};
@@ -46,10 +46,7 @@ pub fn quietly<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 fn watch(work: impl FnOnce() -> Result<()>) -> Result<()> {
     // While the extension is being created or dropped, there is nothing to look at.
-    if QUIET.get()
-        || scan::our_table("audited_table").is_none()
-        || scan::our_rows("instance", &[], |row| row.uuid(2))?.is_empty()
-    {
+    if QUIET.get() || scan::our_table("audited_table").is_none() || incarnation::written()?.is_none() {
         return Ok(());
     }
     quietly(|| {

@@ -76,8 +76,8 @@ pub fn current() -> Result<Uuid> {
     }
 }
 
-/// The incarnation named by custody.instance.
-fn written() -> Result<Option<Uuid>> {
+/// The incarnation named by custody.instance; none while there is no such row.
+pub fn written() -> Result<Option<Uuid>> {
     Ok(scan::our_rows("instance", &[], |row| row.uuid(2))?.pop())
 }
 

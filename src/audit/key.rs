@@ -11,6 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use custody_core::key::PrivateKey;
 
+use crate::audit::transaction;
 use crate::error::{Error, Result};
 use crate::pg::{scan, session};
 
@@ -51,7 +52,7 @@ pub fn make(incarnation: Uuid, parent: Option<Uuid>) -> Result<Made> {
     let mut seed = Zeroizing::new([0; 32]);
     let mut redaction = Zeroizing::new([0; 32]);
     for bytes in [&mut seed, &mut redaction] {
-        getrandom::fill(&mut bytes[..]).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+        transaction::fill_random(&mut bytes[..])?;
     }
     let mut endorsed_by = None;
     let signing = PrivateKey::from_seed(&seed);

@@ -1,10 +1,10 @@
 //! custody.audit and unaudit: which tables are recorded; and the guard that keeps the log append-only.
 
-use crate::audit::{ddl, table};
+use crate::audit::{ddl, incarnation, table};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID};
 use crate::pg::row::Event;
-use crate::pg::{scan, session, spi};
+use crate::pg::{session, spi};
 use crate::sql_functions;
 use crate::tenant::protect::owned;
 use crate::tenant::registry;
@@ -35,7 +35,7 @@ sql_functions! {
                     ((_, Some(row)), Some(place)) => row.text(&mut shape.columns[place]),
                     _ => None,
                 };
-                let current = scan::our_rows("instance", &[], |row| row.uuid(2))?.pop().map(|id| id.to_string());
+                let current = incarnation::written()?.map(|id| id.to_string());
                 if current.is_some() && of.is_some() && of != current {
                     return Ok(trigger.proceed());
                 }

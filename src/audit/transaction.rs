@@ -116,6 +116,11 @@ pub fn record(records: impl IntoIterator<Item = Record>) -> Result<()> {
     })
 }
 
+/// The incarnation that this transaction writes for.
+pub fn incarnation() -> Result<Uuid> {
+    with_current(|transaction| Ok(transaction.journal.incarnation()))
+}
+
 /// Writes all that is recorded so far: somebody is about to read it.
 pub fn flush() -> Result<()> {
     CURRENT.with(|current| match current.try_borrow_mut() {
@@ -195,7 +200,7 @@ fn with_journal(work: impl FnOnce(&mut Journal)) {
     });
 }
 
-fn with_current(work: impl FnOnce(&mut Transaction) -> Result<()>) -> Result<()> {
+fn with_current<T>(work: impl FnOnce(&mut Transaction) -> Result<T>) -> Result<T> {
     if CURRENT.with(|c| c.try_borrow().is_ok_and(|c| c.is_none())) {
         // May itself record (a new incarnation is an entry), so nothing is borrowed meanwhile.
         let transaction = Transaction::begin()?;
@@ -308,7 +313,7 @@ fn salt() -> Result<[u8; SALT_LENGTH]> {
     SALTS.with_borrow_mut(|(process, used, pool)| {
         let me = std::process::id();
         if *process != me || *used + SALT_LENGTH > pool.len() {
-            getrandom::fill(pool).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+            fill_random(pool)?;
             (*process, *used) = (me, 0);
         }
         let mut salt = [0; SALT_LENGTH];
@@ -318,9 +323,14 @@ fn salt() -> Result<[u8; SALT_LENGTH]> {
     })
 }
 
+/// Fills with random bytes of the operating system's.
+pub fn fill_random(bytes: &mut [u8]) -> Result<()> {
+    getrandom::fill(bytes).map_err(|e| Error::internal(format!("no random bytes: {e}")))
+}
+
 /// A random uuid (RFC 9562, version 4).
 pub fn random_uuid() -> Result<Uuid> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("no random bytes: {e}")))?;
+    fill_random(&mut bytes)?;
     Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }

@@ -5,6 +5,19 @@ use pgrx::pg_sys;
 /// Tells our locks from those of pg_advisory_lock, which uses 1 and 2.
 const FIELD4: u16 = 0xC057;
 
+/// The name of one of our locks in this database: of a kind, and a number within it.
+fn tag(kind: u32, number: u32) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
+        // SAFETY: set once, when the session began.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: kind,
+        locktag_field3: number,
+        locktag_field4: FIELD4,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    }
+}
+
 /// Tries to take a lane for the rest of this transaction, without ever waiting.
 ///
 /// A prepared transaction keeps it, across restarts, until it is resolved. It is released after the commit is visible to others.
@@ -12,14 +25,7 @@ pub fn try_lock(lane: i32) -> bool {
     // SAFETY: the tag is on the stack for the call. The owner is the top transaction's: under the current one, which may be a
     // savepoint's, a rollback to it would release the lock while the transaction still believes in it.
     unsafe {
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
-            locktag_field2: 0,
-            locktag_field3: lane as u32,
-            locktag_field4: FIELD4,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
+        let tag = tag(0, lane as u32);
         let _owner = (!crate::settings::sabotaged("lane_savepoint")).then(TopOwner::enter);
         let result = pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true);
         result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
@@ -49,16 +55,9 @@ impl Drop for TopOwner {
 
 /// Keeps two sessions from starting an incarnation at once; waits. Taken only then.
 pub fn lock_incarnation() {
-    // SAFETY: as above. The lane number is one that no transaction reaches.
+    // SAFETY: as above. The kind is one that no lane has.
     unsafe {
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
-            locktag_field2: 1,
-            locktag_field3: 0,
-            locktag_field4: FIELD4,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
+        let tag = tag(1, 0);
         let _owner = TopOwner::enter();
         pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
     }

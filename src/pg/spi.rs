@@ -17,12 +17,7 @@ pub fn rows<T>(
     mut each: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::SpiError>,
 ) -> Result<Vec<T>> {
     let query = |client: &SpiClient<'_>| -> std::result::Result<Vec<T>, pgrx::spi::SpiError> {
-        let table = client.select(sql, None, arguments)?;
-        let mut found = Vec::with_capacity(table.len());
-        for row in table {
-            found.push(each(&row)?);
-        }
-        Ok(found)
+        client.select(sql, None, arguments)?.map(|row| each(&row)).collect()
     };
     Spi::connect(query).map_err(|e| Error::internal(e.to_string()))
 }
@@ -34,12 +29,7 @@ pub fn rows_now<T>(
     mut each: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::SpiError>,
 ) -> Result<Vec<T>> {
     let query = |client: &mut SpiClient<'_>| -> std::result::Result<Vec<T>, pgrx::spi::SpiError> {
-        let table = client.update(sql, None, arguments)?;
-        let mut found = Vec::with_capacity(table.len());
-        for row in table {
-            found.push(each(&row)?);
-        }
-        Ok(found)
+        client.update(sql, None, arguments)?.map(|row| each(&row)).collect()
     };
     Spi::connect_mut(query).map_err(|e| Error::internal(e.to_string()))
 }

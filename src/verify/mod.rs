@@ -7,11 +7,11 @@ use uuid::Uuid;
 use custody_core::entry::Entry;
 use custody_core::verify::{ChainId, Head, KeyRecord, Report, Verifier};
 
-use crate::audit::transaction;
+use crate::audit::{incarnation, transaction};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, value};
 use crate::pg::data::{self, Nulled};
-use crate::pg::{scan, session, spi};
+use crate::pg::{session, spi};
 use crate::sql_functions;
 
 sql_functions! {
@@ -125,7 +125,7 @@ fn summary(
     guard_lifted: u64,
 ) -> Result<String> {
     let counts = &report.counts;
-    let current = scan::our_rows("instance", &[], |row| row.uuid(2))?.pop();
+    let current = incarnation::written()?;
     let own = current.and_then(|id| counts.by_incarnation.get(&id)).copied().unwrap_or(0);
     let mut text = format!(
         "{} entries in {} chains{}, {} signatures hold; {}",
