@@ -62,8 +62,7 @@ CREATE TABLE custody.entry (
   row_digest   bytea NOT NULL,
   prev_hash    bytea NOT NULL,
   hash         bytea NOT NULL,
-  signature    bytea,
-  PRIMARY KEY (tenant, incarnation, lane, seq)
+  signature    bytea
 );
 COMMENT ON TABLE custody.entry IS 'The record itself: every column is hashed as docs/format.md says. Append-only for everyone. Read custody.log';
 

@@ -2,9 +2,11 @@
 
 CREATE FUNCTION custody.key_hash(row_key text) RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE LEAKPROOF AS 'MODULE_PATHNAME', 'custody_key_hash';
 COMMENT ON FUNCTION custody.key_hash(text) IS 'The first 64 bits of a key''s SHA-256, by which custody.history finds it; NULL for NULL. Leakproof: it never fails and shows nothing';
--- One row's history. By a hash, as a key may be longer than a btree allows; with the tenant, so that a tenant who asks for another's
--- key touches nothing of its.
-CREATE INDEX entry_row_key ON custody.entry (custody.key_hash(row_key), tenant) WHERE row_key IS NOT NULL;
+-- What every writer pays for is kept small (docs/decisions/0007). Only entries where a run begins or ends are in a btree: there a
+-- chain's end, an entry's actor and its signature are found. Times, tenants and keys are found by summaries of 64 pages each, made in
+-- the background: keys by a hash, as one may be long.
+CREATE UNIQUE INDEX entry_runs ON custody.entry (tenant, incarnation, lane, seq) WHERE signs_run OR actor_seq = seq;
+CREATE INDEX entry_search ON custody.entry USING brin (at, tenant text_bloom_ops, custody.key_hash(row_key) int8_bloom_ops) WITH (pages_per_range = 64, autosummarize = true);
 
 CREATE FUNCTION custody.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'custody_capture';
 COMMENT ON FUNCTION custody.capture() IS 'Row trigger of audited tables: writes the entry or fails the change. Refuses tables that are not registered (UC030)';
@@ -38,13 +40,14 @@ SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.tabl
        e.xid, e.lsn, e.ordinal, e.move_id, e.hash,
        (SELECT s.seq FROM custody.entry s
         WHERE s.tenant = e.tenant AND s.incarnation = e.incarnation AND s.lane = e.lane AND s.seq >= e.seq AND s.signs_run
-        ORDER BY s.seq LIMIT 1) AS signed_at
+        ORDER BY s.seq LIMIT 1) AS signed_at,
+       custody.key_hash(e.row_key) AS key_hash
 FROM custody.entry e
 -- A string in jsonb ends at 256 MB, and one such row must not keep the others from being read.
 CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.octet_length(e.row_key) < 268435456 THEN e.row_key::jsonb END AS row_key,
                            CASE WHEN pg_catalog.octet_length(e.old) < 268435456 THEN e.old::jsonb END AS old,
                            CASE WHEN pg_catalog.octet_length(e.new) < 268435456 THEN e.new::jsonb END AS new) i
-JOIN custody.entry a ON a.tenant = e.tenant AND a.incarnation = e.incarnation AND a.lane = e.lane AND a.seq = e.actor_seq;
+LEFT JOIN custody.entry a ON a.tenant = e.tenant AND a.incarnation = e.incarnation AND a.lane = e.lane AND a.seq = e.actor_seq AND a.actor_seq = a.seq;
 COMMENT ON VIEW custody.log IS 'The log as people read it: a tenant sees its own entries, an auditor all. Order one row''s by (incarnation, lsn, ordinal)';
 COMMENT ON COLUMN custody.log.at IS 'Wall clock at capture: advisory. The order is (incarnation, lsn, ordinal)';
 COMMENT ON COLUMN custody.log.new IS 'The row after. NULL if its image is longer than jsonb can hold (256 MB): then it is in custody.entry.new, as text';
@@ -52,6 +55,7 @@ COMMENT ON COLUMN custody.log.old IS 'The row before; out-of-line values that an
 COMMENT ON COLUMN custody.log.changed IS 'For an UPDATE, the columns whose value changed';
 COMMENT ON COLUMN custody.log.acting_role IS 'current_user when the change was captured: differs from login_role after SET ROLE and in definer functions';
 COMMENT ON COLUMN custody.log.signed_at IS 'seq of the entry of this chain whose signature covers this one; NULL means unsigned';
+COMMENT ON COLUMN custody.log.key_hash IS 'By which custody.history finds a row''s entries';
 GRANT SELECT ON custody.log TO custody_app, custody_auditor;
 
 CREATE FUNCTION custody.row_key(target regclass, key jsonb) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -65,13 +69,13 @@ COMMENT ON FUNCTION custody.row_key(regclass, jsonb) IS 'A primary key as the lo
 
 CREATE FUNCTION custody.history(target regclass, key jsonb) RETURNS SETOF custody.log LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT l.*
-  FROM custody.entry e
-  JOIN custody.log l USING (tenant, incarnation, lane, seq)
-  LEFT JOIN custody.incarnation i ON i.id = e.incarnation
+  FROM custody.log l
+  LEFT JOIN custody.incarnation i ON i.id = l.incarnation
   JOIN pg_class c ON c.oid = target
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE custody.key_hash(e.row_key) = custody.key_hash(custody.row_key(target, key)) AND e.row_key = custody.row_key(target, key) AND e.schema_name = n.nspname AND e.table_name = c.relname
-  ORDER BY i.started_at, i.id, e.lsn, e.ordinal
+  WHERE l.key_hash = custody.key_hash(custody.row_key(target, key)) AND l.row_key = custody.row_key(target, key)::jsonb
+    AND l.schema_name = n.nspname AND l.table_name = c.relname
+  ORDER BY i.started_at, i.id, l.lsn, l.ordinal
 $$;
 COMMENT ON FUNCTION custody.history(regclass, jsonb) IS 'One row''s life, in order, by its primary key: SELECT * FROM custody.history(''patients'', ''{"organization_id": "a", "id": 1}'')';
 GRANT SELECT (id, started_at) ON custody.incarnation TO custody_app;

@@ -2,8 +2,18 @@
 
 CREATE FUNCTION custody.heads() RETURNS TABLE (incarnation uuid, tenant text, lane integer, seq bigint, hash text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT DISTINCT ON (e.tenant, e.incarnation, e.lane) e.incarnation, e.tenant, e.lane, e.seq, encode(e.hash, 'hex')
-  FROM custody.entry e ORDER BY e.tenant, e.incarnation, e.lane, e.seq DESC
+  -- From chain to chain along the index, however long each is.
+  WITH RECURSIVE chain AS (
+    (SELECT e.tenant, e.incarnation, e.lane FROM custody.entry e WHERE e.signs_run OR e.actor_seq = e.seq ORDER BY 1, 2, 3 LIMIT 1)
+    UNION ALL
+    SELECT n.* FROM chain c CROSS JOIN LATERAL (
+      SELECT e.tenant, e.incarnation, e.lane FROM custody.entry e
+      WHERE (e.signs_run OR e.actor_seq = e.seq) AND (e.tenant, e.incarnation, e.lane) > (c.tenant, c.incarnation, c.lane) ORDER BY 1, 2, 3 LIMIT 1) n
+  )
+  SELECT last.* FROM chain c CROSS JOIN LATERAL (
+    SELECT e.incarnation, e.tenant, e.lane, e.seq, encode(e.hash, 'hex') FROM custody.entry e
+    WHERE e.tenant = c.tenant AND e.incarnation = c.incarnation AND e.lane = c.lane AND (e.signs_run OR e.actor_seq = e.seq)
+    ORDER BY e.seq DESC LIMIT 1) last
 $$;
 COMMENT ON FUNCTION custody.heads() IS 'The end of every chain. Keep SELECT jsonb_agg(h) FROM custody.heads() h outside the database: held against it, custody.verify(heads) finds a chain that was cut short or rewritten';
 

@@ -1,5 +1,6 @@
 //! From a changed row to what is recorded of it.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use custody_core::redact::redacted;
@@ -22,11 +23,12 @@ sql_functions! {
         let table = table::of(&trigger)?;
         // Recording may run a query (for the first entry of a session), so the table is not borrowed meanwhile.
         let records = row_changed(&mut table.borrow_mut(), &trigger)?;
-        transaction::record(records)?;
+        transaction::record(records.iter().flatten())?;
+        records.into_iter().flatten().for_each(recycle);
         Ok(VOID)
     };
     custody_key_hash, pg_finfo_custody_key_hash => |call: &mut Call| {
-        Ok(call.optional::<&str>(0).map(key_hash).and_then(value))
+        Ok(call.optional::<&str>(0).map(custody_core::entry::key_hash).and_then(value))
     };
     custody_capture_truncate, pg_finfo_custody_capture_truncate => |call: &mut Call| {
         let trigger = call.trigger()?;
@@ -42,42 +44,54 @@ sql_functions! {
     };
 }
 
-/// What the log's index on keys is made of.
-fn key_hash(key: &str) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = custody_core::entry::key_hash(key);
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+thread_local! {
+    /// Buffers of images that have been recorded, for the next ones.
+    static BUFFERS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-fn row_changed(table: &mut Table, trigger: &Trigger<'_>) -> Result<Vec<Record>> {
+fn buffer() -> String {
+    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn recycle(record: Record) {
+    const KEPT: usize = 64 << 10;
+    for mut image in [record.row_key, record.old, record.new].into_iter().flatten().filter(|i| i.capacity() <= KEPT) {
+        image.clear();
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(image));
+    }
+}
+
+/// What is to be recorded of the change: one fact, or two if the row moved.
+fn row_changed(table: &mut Table, trigger: &Trigger<'_>) -> Result<[Option<Record>; 2]> {
     let _pinned = table.shape.pin();
     let mut images = Images::of(table)?;
     Ok(match trigger.rows() {
         (None, Some(new)) => {
             let tenant = images.tenant(&new);
             let (row_key, image) = (images.key(&new), images.whole(&new, &tenant));
-            vec![images.record("INSERT", tenant, row_key, None, Some(image))]
+            [Some(images.record("INSERT", tenant, row_key, None, Some(image))), None]
         }
         (Some(old), None) => {
             let tenant = images.tenant(&old);
             let (row_key, image) = (images.key(&old), images.whole(&old, &tenant));
-            vec![images.record("DELETE", tenant, row_key, Some(image), None)]
+            [Some(images.record("DELETE", tenant, row_key, Some(image), None)), None]
         }
         (Some(old), Some(new)) => {
             let (from, to) = (images.tenant(&old), images.tenant(&new));
             let (key_before, key_after) = (images.key(&old), images.key(&new));
             if from == to && key_before == key_after {
                 let (before, after) = images.changed(&old, &new, &to);
-                vec![images.record("UPDATE", to, key_after, Some(before), Some(after))]
+                [Some(images.record("UPDATE", to, key_after, Some(before), Some(after))), None]
             } else {
                 let move_id = Some(random_uuid()?);
                 let (before, after) = (images.whole(&old, &from), images.whole(&new, &to));
-                vec![
-                    Record { move_id, ..images.record("MOVE_OUT", from, key_before, Some(before), None) },
-                    Record { move_id, ..images.record("MOVE_IN", to, key_after, None, Some(after)) },
+                [
+                    Some(Record { move_id, ..images.record("MOVE_OUT", from, key_before, Some(before), None) }),
+                    Some(Record { move_id, ..images.record("MOVE_IN", to, key_after, None, Some(after)) }),
                 ]
             }
         }
-        (None, None) => Vec::new(),
+        (None, None) => [None, None],
     })
 }
 
@@ -95,7 +109,9 @@ fn truncated(trigger: &Trigger<'_>) -> Result<()> {
             images.record("TRUNCATE", tenant, row_key, Some(image), None)
         };
         count += 1;
-        transaction::record([record])
+        transaction::record([&record])?;
+        recycle(record);
+        Ok(())
     })?;
     let table = table.borrow();
     let names = (&*table.schema_name, &*table.table_name);
@@ -131,8 +147,16 @@ impl<'a> Images<'a> {
 
     /// Whose row it is; the system's, if the table has no tenant column or the row no tenant.
     fn tenant(&mut self, row: &Tuple<'_>) -> Rc<str> {
-        let column = self.table.tenant.map(|place| &mut self.table.shape.columns[place]);
-        column.and_then(|column| row.text(column)).unwrap_or_default().into()
+        let mut text = buffer();
+        if let Some(place) = self.table.tenant {
+            row.push_text(&mut self.table.shape.columns[place], &mut text);
+        }
+        if *self.table.last_tenant != *text {
+            self.table.last_tenant = text.as_str().into();
+        }
+        text.clear();
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(text));
+        self.table.last_tenant.clone()
     }
 
     /// The primary key, as it stands: never left out or digested, as history is found by it.
@@ -140,7 +164,8 @@ impl<'a> Images<'a> {
         if self.table.shape.key.is_empty() {
             return None;
         }
-        let mut out = String::from("{");
+        let mut out = buffer();
+        out.push('{');
         let shape = &mut self.table.shape;
         for place in &shape.key {
             let column = &mut shape.columns[*place];
@@ -153,7 +178,8 @@ impl<'a> Images<'a> {
     }
 
     fn whole(&mut self, row: &Tuple<'_>, tenant: &str) -> String {
-        let mut out = String::from("{");
+        let mut out = buffer();
+        out.push('{');
         for place in 0..self.table.shape.columns.len() {
             self.push(&mut out, row, place, tenant);
         }
@@ -163,7 +189,9 @@ impl<'a> Images<'a> {
 
     /// The columns that changed, as before; and the row after, without out-of-line values that stayed where they lay.
     fn changed(&mut self, old: &Tuple<'_>, new: &Tuple<'_>, tenant: &str) -> (String, String) {
-        let (mut before, mut after) = (String::from("{"), String::from("{"));
+        let (mut before, mut after) = (buffer(), buffer());
+        before.push('{');
+        after.push('{');
         for place in 0..self.table.shape.columns.len() {
             let column = &self.table.shape.columns[place];
             if old.stores_the_same(new, column) {
@@ -187,15 +215,14 @@ impl<'a> Images<'a> {
             (Treatment::Redacted, Some(key)) => {
                 separate(out);
                 out.push_str(&column.label);
-                match row.text(column) {
-                    None => out.push_str("null"),
-                    Some(value) => {
-                        let (schema, table) = (&self.table.schema_name, &self.table.table_name);
-                        let digest = redacted(key, tenant, schema, table, &column.name, &value);
-                        out.push('"');
-                        out.push_str(&digest);
-                        out.push('"');
-                    }
+                let mut value = buffer();
+                if row.push_text(column, &mut value) {
+                    let (schema, table) = (&self.table.schema_name, &self.table.table_name);
+                    out.push('"');
+                    out.push_str(&redacted(key, tenant, schema, table, &column.name, &value));
+                    out.push('"');
+                } else {
+                    out.push_str("null");
                 }
             }
             _ => {

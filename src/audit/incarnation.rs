@@ -1,6 +1,6 @@
 //! Which life of the database this is. A copy that can be noticed starts a life of its own at its first entry.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::datum::DatumWithOid;
 use uuid::Uuid;
@@ -18,6 +18,8 @@ use crate::sql_functions;
 thread_local! {
     /// Incarnations that this transaction started, each with the level that did.
     static STARTED: RefCell<Vec<(u32, Uuid)>> = const { RefCell::new(Vec::new()) };
+    /// The incarnation that was found last, and in which copy of the database.
+    static KNOWN: Cell<Option<(Uuid, (i64, i32, Oid))>> = const { Cell::new(None) };
 }
 
 /// Whether this transaction started a life: then it must not stay open as a prepared one, for others wait for it.
@@ -61,6 +63,24 @@ sql_functions! {
 ///
 /// Read after the lane is held, so that nobody goes on in an old life for longer than a transaction.
 pub fn current() -> Result<Uuid> {
+    session::accept_invalidations();
+    let here = session::instance();
+    if let Some((id, known)) = KNOWN.get()
+        && known == here
+    {
+        return Ok(id);
+    }
+    let id = look_up()?;
+    KNOWN.set(Some((id, here)));
+    Ok(id)
+}
+
+/// Drops what is known: something about a table changed, perhaps custody.instance.
+pub fn forget() {
+    KNOWN.set(None);
+}
+
+fn look_up() -> Result<Uuid> {
     let Some(id) = written()? else { return Err(Error::NotStarted) };
     match changed(id)? {
         None => Ok(id),
@@ -122,6 +142,7 @@ fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
              ON CONFLICT ON CONSTRAINT instance_pkey DO UPDATE SET incarnation = excluded.incarnation",
             &[as_pgrx(id).into()],
         )?;
+        scan::our_table("instance").into_iter().for_each(session::invalidate);
         let (predecessor, endorsement) = match &made.endorsed_by {
             Some((id, endorsement)) => (Some(id.as_str()), Some(&endorsement[..])),
             None => (None, None),

@@ -1,6 +1,6 @@
 //! What is known of an audited table: its shape, whose rows it holds, and what must not be stored.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -25,7 +25,11 @@ pub struct Table {
     pub tenant: Option<usize>,
     /// What becomes of each column, by its place in `shape.columns`.
     pub treatment: Vec<Treatment>,
+    /// Whose row was recorded last: most often the next one's too.
+    pub last_tenant: Rc<str>,
     root: Oid,
+    /// When its names were looked up.
+    named_at: u64,
 }
 
 /// What becomes of a column's values.
@@ -38,10 +42,18 @@ pub enum Treatment {
 
 thread_local! {
     static KNOWN: RefCell<HashMap<u32, Rc<RefCell<Table>>>> = RefCell::new(HashMap::new());
+    /// Grows whenever some table or schema may have a new name.
+    static NAMES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Some table or schema may have a new name.
+pub fn names_changed() {
+    NAMES.set(NAMES.get() + 1);
 }
 
 /// Drops what is known of a table whose definition changed; of all, if 0.
 pub fn forget(relid: u32) {
+    names_changed();
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
             match relid {
@@ -68,6 +80,8 @@ pub fn of(trigger: &Trigger<'_>) -> Result<Rc<RefCell<Table>>> {
 
 impl Table {
     fn look_up(relid: Oid, shape: Shape) -> Result<Self> {
+        // Before the names are: what changes meanwhile is looked at again.
+        let named_at = NAMES.get();
         let name = || session::relation_name(relid);
         let not_registered = || Error::NotRegistered { table: name() };
         let line = scan::with_ancestors(relid)?;
@@ -76,14 +90,9 @@ impl Table {
         let (own_schema, own_name) = names(relid)?;
         if own_schema == "custody" && CONFIGURATION.iter().any(|t| *t == own_name) {
             let tenant = None;
-            return Ok(Self {
-                schema_name: own_schema.into(),
-                table_name: own_name.into(),
-                shape,
-                tenant,
-                treatment,
-                root: relid,
-            });
+            let (schema_name, table_name) = (own_schema.into(), own_name.into());
+            let (last_tenant, root) = ("".into(), relid);
+            return Ok(Self { schema_name, table_name, shape, tenant, treatment, last_tenant, root, named_at });
         }
         // A partition may be registered by itself, and its parents too: the nearest counts.
         let mut nearest = None;
@@ -117,15 +126,17 @@ impl Table {
             }
         }
         let (schema_name, table_name) = names(root)?;
-        Ok(Self { schema_name: schema_name.into(), table_name: table_name.into(), shape, tenant, treatment, root })
+        let (schema_name, table_name, last_tenant) = (schema_name.into(), table_name.into(), "".into());
+        Ok(Self { schema_name, table_name, shape, tenant, treatment, last_tenant, root, named_at })
     }
 
     /// Takes over a new name of the registered table or its schema, of which the partition's own definition says nothing.
     fn refresh_names(&mut self) {
-        if let Some((schema, table)) = session::relation_names(self.root)
-            && (*self.schema_name != schema || *self.table_name != table)
+        let now = NAMES.get();
+        if self.named_at != now
+            && let Some((schema, table)) = session::relation_names(self.root)
         {
-            (self.schema_name, self.table_name) = (schema.into(), table.into());
+            (self.schema_name, self.table_name, self.named_at) = (schema.into(), table.into(), now);
         }
     }
 }

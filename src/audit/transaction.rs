@@ -1,7 +1,9 @@
 //! One transaction's part of the log: takes a lane, numbers and chains what it records, and writes it before the end.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::thread::LocalKey;
 
 use uuid::Uuid;
 
@@ -11,6 +13,7 @@ use custody_core::json;
 
 use crate::audit::{incarnation, key};
 use crate::error::{Error, Result};
+use crate::pg::call::Oid;
 use crate::pg::{append, context_setting, lane, scan, session};
 use crate::tenant::context;
 
@@ -50,62 +53,55 @@ impl Record {
 
 struct Transaction {
     journal: Journal,
-    xid: u64,
     /// The actor part, and the context it was made in.
     actor: Option<(u64, Rc<str>)>,
-    /// Role names by oid, as they are asked for.
-    login: (u32, Rc<str>),
-    acting: (u32, Rc<str>),
     /// Set by the flush at the end: what comes after it, from others' callbacks, is written at once.
     write_through: bool,
 }
+
+/// A role's name by its oid, as it was last asked for.
+type KnownName = RefCell<Option<(Oid, Rc<str>)>>;
 
 thread_local! {
     static CURRENT: RefCell<Option<Transaction>> = const { RefCell::new(None) };
     static LAST_LANE: Cell<i32> = const { Cell::new(0) };
     static CLIENT: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
-    static SALTS: RefCell<(u32, usize, [u8; 1024])> = const { RefCell::new((0, 1024, [0; 1024])) };
+    static LOGIN: KnownName = const { RefCell::new(None) };
+    static ACTING: KnownName = const { RefCell::new(None) };
+    static SALTS: RefCell<(i32, usize, [u8; 1024])> = const { RefCell::new((0, 1024, [0; 1024])) };
 }
 
 /// Takes facts into the log of this transaction. On an error nothing of the change that caused it may stand.
-pub fn record(records: impl IntoIterator<Item = Record>) -> Result<()> {
+pub fn record(records: impl IntoIterator<Item = impl Borrow<Record>>) -> Result<()> {
     let level = session::nest_level();
     with_current(|transaction| {
         let actor = transaction.actor();
-        let login_role = name_of(&mut transaction.login, session::session_role());
-        let acting_role = name_of(&mut transaction.acting, session::current_role());
+        let login_role = name_of(&LOGIN, session::session_role());
+        let acting_role = name_of(&ACTING, session::current_role());
         let (lsn, at) = (session::wal_position(), session::now());
         for record in records {
+            let record = record.borrow();
             for image in [&record.row_key, &record.old, &record.new].into_iter().flatten() {
                 if image.len() > LARGEST {
                     return Err(Error::TooLarge { bytes: image.len() });
                 }
             }
-            if !transaction.journal.knows(&record.tenant) {
-                let journal = &transaction.journal;
-                let (incarnation, lane) = (journal.incarnation(), journal.lane());
-                let end = scan::chain_end(&record.tenant, incarnation, lane)?
-                    .unwrap_or_else(|| ChainEnd { seq: 0, hash: genesis(incarnation, &record.tenant, lane) });
-                transaction.journal.begin_chain(record.tenant.clone(), end);
-            }
+            let chain = transaction.chain(&record.tenant)?;
             let fact = Fact {
-                tenant: record.tenant,
                 op: record.op,
-                schema_name: record.schema_name,
-                table_name: record.table_name,
+                schema_name: record.schema_name.clone(),
+                table_name: record.table_name.clone(),
                 login_role: login_role.clone(),
                 acting_role: acting_role.clone(),
                 actor: actor.clone(),
                 move_id: record.move_id,
                 lsn,
                 at,
-                xid: transaction.xid,
-                row_key: record.row_key,
-                old: record.old,
-                new: record.new,
+                row_key: record.row_key.as_deref(),
+                old: record.old.as_deref(),
+                new: record.new.as_deref(),
             };
-            let salts = [salt()?, salt()?];
-            transaction.journal.append(level, fact, salts);
+            transaction.journal.append(level, chain, fact, salt)?;
         }
         if transaction.write_through {
             transaction.write(Which::All)?;
@@ -149,6 +145,16 @@ pub fn before_end() -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// Before a savepoint's work becomes its parent's. A loop of small savepoints must not gather without bound in their parent.
+pub fn before_release() -> Result<()> {
+    let full = CURRENT
+        .with(|c| c.try_borrow().is_ok_and(|c| c.as_ref().is_some_and(|t| t.journal.all_unwritten_bytes() > BUFFER)));
+    match full {
+        true => flush(),
+        false => Ok(()),
+    }
 }
 
 /// The transaction is over, one way or the other.
@@ -229,21 +235,26 @@ impl Transaction {
         };
         LAST_LANE.set(lane);
         let incarnation = incarnation::current()?;
-        Ok(Self {
-            journal: Journal::new(incarnation, i64::from(lane)),
-            xid: session::transaction_id(),
-            actor: None,
-            login: (0, "".into()),
-            acting: (0, "".into()),
-            write_through: false,
-        })
+        let journal = Journal::new(incarnation, i64::from(lane), session::transaction_id());
+        Ok(Self { journal, actor: None, write_through: false })
+    }
+
+    /// The tenant's chain. Where it ends is read once, after the lane is held.
+    fn chain(&mut self, tenant: &Rc<str>) -> Result<usize> {
+        if let Some(known) = self.journal.chain(tenant) {
+            return Ok(known);
+        }
+        let (incarnation, lane) = (self.journal.incarnation(), self.journal.lane());
+        let end = scan::chain_end(tenant, incarnation, lane)?
+            .unwrap_or_else(|| ChainEnd { seq: 0, hash: genesis(incarnation, tenant, lane) });
+        Ok(self.journal.begin_chain(tenant.clone(), end))
     }
 
     fn write(&mut self, which: Which) -> Result<()> {
         let level = session::nest_level();
         key::with_signing_key(self.journal.incarnation(), |key| {
             self.journal.seal(key);
-            append::append(self.journal.unwritten(which, level, key).map(|row| row.entry()))
+            append::append(self.journal.unwritten(which, level, key))
         })?;
         self.journal.wrote(which, level);
         Ok(())
@@ -301,17 +312,30 @@ fn client() -> Option<String> {
     client
 }
 
-fn name_of(known: &mut (u32, Rc<str>), role: crate::pg::call::Oid) -> Rc<str> {
-    if known.0 != role.to_u32() {
-        *known = (role.to_u32(), session::role_name(role).into());
+/// Some role has a new name.
+pub fn role_names_changed() {
+    for known in [&LOGIN, &ACTING] {
+        known.with(|known| {
+            if let Ok(mut known) = known.try_borrow_mut() {
+                *known = None;
+            }
+        });
     }
-    known.1.clone()
+}
+
+fn name_of(known: &'static LocalKey<KnownName>, role: Oid) -> Rc<str> {
+    let found = known.with_borrow(|k| k.as_ref().filter(|k| k.0 == role).map(|k| k.1.clone()));
+    found.unwrap_or_else(|| {
+        let name: Rc<str> = session::role_name(role).into();
+        known.set(Some((role, name.clone())));
+        name
+    })
 }
 
 /// Random bytes of the operating system's, drawn by the kilobyte. A forked child never uses its parent's.
 fn salt() -> Result<[u8; SALT_LENGTH]> {
     SALTS.with_borrow_mut(|(process, used, pool)| {
-        let me = std::process::id();
+        let me = session::process_id();
         if *process != me || *used + SALT_LENGTH > pool.len() {
             fill_random(pool)?;
             (*process, *used) = (me, 0);

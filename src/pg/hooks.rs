@@ -53,7 +53,7 @@ unsafe fn standard_executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
 
 /// Whether a plan names the log, or runs in parallel: then nothing can be written any more should a function in it read the log.
 unsafe fn may_read_log(query: *mut pg_sys::QueryDesc) -> bool {
-    let Some(log) = scan::our_table("entry") else { return false };
+    let Some(log) = scan::log_table() else { return false };
     // SAFETY: the caller passes a valid query; its plan lists the relations it names, views' included.
     unsafe {
         let plan = (*query).plannedstmt;

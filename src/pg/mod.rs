@@ -7,6 +7,7 @@ pub mod data;
 pub mod guard;
 pub mod hooks;
 pub mod lane;
+pub mod layout;
 pub mod row;
 pub mod scan;
 pub mod session;

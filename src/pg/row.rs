@@ -1,11 +1,13 @@
 //! Rows as triggers see them, and their values as text.
 
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::pg_sys;
 
 use custody_core::json;
+use custody_core::key::push_hex;
 
 use crate::error::{Error, Result};
 use crate::pg::data;
@@ -51,9 +53,9 @@ impl<'a> Trigger<'a> {
     }
 
     /// Whether it is one that custody.audit makes, by its name: so that another on the same table records nothing twice.
-    pub fn is_named(&self, name: &std::ffi::CStr) -> bool {
+    pub fn is_named(&self, name: &CStr) -> bool {
         // SAFETY: as above; a trigger's name is a terminated string.
-        unsafe { std::ffi::CStr::from_ptr((*(*self.data).tg_trigger).tgname) == name }
+        unsafe { CStr::from_ptr((*(*self.data).tg_trigger).tgname) == name }
     }
 
     /// Whether the table holds rows itself, as partitioned ones do not.
@@ -326,40 +328,79 @@ impl Tuple<'_> {
         }
     }
 
-    /// A column's value as text; none if it is NULL. The settings must be pinned.
-    pub fn text(&self, column: &mut Column) -> Option<String> {
+    /// Appends a column's value as text; does nothing and says false if it is NULL. The settings must be pinned.
+    pub fn push_text(&self, column: &mut Column, out: &mut String) -> bool {
         let i = column.index;
         if self.nulls[i] {
-            return None;
+            return false;
         }
         let datum = self.values[i];
         // SAFETY: the value is of the column's type, for which `render` chose how to read it.
         unsafe {
-            Some(match column.render {
-                Render::Text => String::from_datum(datum, false)?,
-                Render::Int2 => i16::from_datum(datum, false)?.to_string(),
-                Render::Int4 => i32::from_datum(datum, false)?.to_string(),
-                Render::Int8 => i64::from_datum(datum, false)?.to_string(),
-                Render::Bool => bool::from_datum(datum, false)?.to_string(),
-                Render::Uuid => data::uuid_from(datum)?.to_string(),
-                Render::Bytea => format!("\\x{}", custody_core::key::hex(&Vec::<u8>::from_datum(datum, false)?)),
+            match column.render {
+                Render::Text => with_bytes(datum, |bytes| out.push_str(&String::from_utf8_lossy(bytes))),
+                Render::Int2 | Render::Int4 | Render::Int8 => {
+                    out.push_str(itoa::Buffer::new().format(integer(column.render, datum)))
+                }
+                Render::Bool => out.push_str(if datum.value() != 0 { "true" } else { "false" }),
+                Render::Uuid => {
+                    let uuid = uuid::Uuid::from_bytes(*datum.cast_mut_ptr::<[u8; 16]>());
+                    out.push_str(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+                }
+                Render::Bytea => with_bytes(datum, |bytes| {
+                    out.push_str("\\x");
+                    push_hex(out, bytes);
+                }),
                 Render::Number | Render::Output => {
                     let text = pg_sys::OutputFunctionCall(&mut column.output, datum);
-                    let copy = data::string(text);
+                    out.push_str(&CStr::from_ptr(text).to_string_lossy());
                     pg_sys::pfree(text.cast());
-                    copy?
                 }
-            })
+            }
         }
+        true
+    }
+
+    /// A column's value as text; none if it is NULL. The settings must be pinned.
+    pub fn text(&self, column: &mut Column) -> Option<String> {
+        let mut text = String::new();
+        self.push_text(column, &mut text).then_some(text)
     }
 
     /// Appends a column's value to a row image. The settings must be pinned.
     pub fn push_json(&self, column: &mut Column, out: &mut String) {
-        let Some(text) = self.text(column) else { return out.push_str("null") };
+        let i = column.index;
+        if self.nulls[i] {
+            return out.push_str("null");
+        }
         match column.render {
-            Render::Int2 | Render::Int4 | Render::Int8 | Render::Bool => out.push_str(&text),
-            Render::Number if json::is_number(&text) => out.push_str(&text),
-            _ => json::push_string(out, &text),
+            Render::Int2 | Render::Int4 | Render::Int8 | Render::Bool => _ = self.push_text(column, out),
+            // SAFETY: a text or varchar that is not NULL.
+            Render::Text => unsafe {
+                with_bytes(self.values[i], |bytes| json::push_string(out, &String::from_utf8_lossy(bytes)));
+            },
+            Render::Number | Render::Output => {
+                // SAFETY: as in `push_text`.
+                unsafe {
+                    let text = pg_sys::OutputFunctionCall(&mut column.output, self.values[i]);
+                    let value = CStr::from_ptr(text).to_string_lossy();
+                    match column.render == Render::Number && json::is_number(&value) {
+                        true => out.push_str(&value),
+                        false => json::push_string(out, &value),
+                    }
+                    drop(value);
+                    pg_sys::pfree(text.cast());
+                }
+            }
+            // Nothing in these needs escaping but the one backslash of bytea.
+            Render::Uuid | Render::Bytea => {
+                out.push('"');
+                if column.render == Render::Bytea {
+                    out.push('\\');
+                }
+                self.push_text(column, out);
+                out.push('"');
+            }
         }
     }
 
@@ -384,6 +425,37 @@ impl Tuple<'_> {
     }
 }
 
+/// Lends the bytes of a variable-length value, fetched and decompressed if need be.
+///
+/// # Safety
+/// The Datum must be of a variable-length type.
+unsafe fn with_bytes<T>(datum: pg_sys::Datum, work: impl FnOnce(&[u8]) -> T) -> T {
+    // SAFETY: the caller promises it. What detoasting made is freed after its use.
+    unsafe {
+        let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+        let plain = match pgrx::varatt_is_4b_u(stored) || (pgrx::varatt_is_1b(stored) && !pgrx::varatt_is_1b_e(stored))
+        {
+            true => stored,
+            false => pg_sys::pg_detoast_datum_packed(stored),
+        };
+        let bytes = std::slice::from_raw_parts(pgrx::vardata_any(plain).cast(), pgrx::varsize_any_exhdr(plain));
+        let result = work(bytes);
+        if plain != stored {
+            pg_sys::pfree(plain.cast());
+        }
+        result
+    }
+}
+
+/// A whole number of the type that `render` names.
+fn integer(render: Render, datum: pg_sys::Datum) -> i64 {
+    match render {
+        Render::Int2 => i64::from(datum.value() as i16),
+        Render::Int4 => i64::from(datum.value() as i32),
+        _ => datum.value() as i64,
+    }
+}
+
 /// The bytes of a by-reference value as stored.
 ///
 /// # Safety
@@ -394,7 +466,7 @@ unsafe fn bytes<'a>(datum: pg_sys::Datum, length: i16) -> &'a [u8] {
     unsafe {
         let length = match length {
             -1 => pgrx::varsize_any(start.cast()),
-            -2 => std::ffi::CStr::from_ptr(start.cast()).count_bytes(),
+            -2 => CStr::from_ptr(start.cast()).count_bytes(),
             fixed => fixed as usize,
         };
         std::slice::from_raw_parts(start, length)
@@ -415,10 +487,22 @@ struct Globals {
     timezone: *mut pg_sys::pg_tz,
 }
 
+/// The time zone UTC, which PostgreSQL keeps for ever once it is loaded.
+fn utc() -> *mut pg_sys::pg_tz {
+    thread_local! {
+        static UTC: std::cell::Cell<*mut pg_sys::pg_tz> = const { std::cell::Cell::new(std::ptr::null_mut()) };
+    }
+    if UTC.get().is_null() {
+        // SAFETY: a name that PostgreSQL knows without its time zone files.
+        UTC.set(unsafe { pg_sys::pg_tzset(c"UTC".as_ptr()) });
+    }
+    UTC.get()
+}
+
 impl Pinned {
     fn new(pins: Pins) -> Self {
         // SAFETY: these are the variables behind settings, read by output functions alone. They are put back before any
-        // setting can be looked at again. pg_tzset returns a time zone that is cached for ever.
+        // setting can be looked at again.
         let globals = (pins >= Pins::Globals).then(|| unsafe {
             let before = Globals {
                 date_style: pg_sys::DateStyle,
@@ -427,7 +511,7 @@ impl Pinned {
                 float_digits: pg_sys::extra_float_digits,
                 timezone: pg_sys::session_timezone,
             };
-            let utc = pg_sys::pg_tzset(c"UTC".as_ptr());
+            let utc = utc();
             pg_sys::DateStyle = pg_sys::USE_ISO_DATES as i32;
             pg_sys::DateOrder = pg_sys::DATEORDER_YMD as i32;
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as i32;
@@ -464,6 +548,11 @@ impl Pinned {
         }
         pinned
     }
+}
+
+/// Pins all settings that change how anything prints, until the result is dropped.
+pub fn pin_all() -> Pinned {
+    Pinned::new(Pins::All)
 }
 
 impl Drop for Pinned {

@@ -1,12 +1,35 @@
 //! Reading our own tables, and a few catalogs, directly: no SPI, no privileges of the caller's, no search_path.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use pgrx::{FromDatum, pg_sys};
 use uuid::Uuid;
 
 use custody_core::journal::ChainEnd;
 
 use crate::error::{Error, Result};
-use crate::pg::data;
+use crate::pg::layout::column;
+use crate::pg::{append, data};
+
+thread_local! {
+    /// The oids of our tables that have been asked for.
+    static OURS: RefCell<Vec<(&'static str, pg_sys::Oid)>> = const { RefCell::new(Vec::new()) };
+    /// Where chains ended when this session last looked.
+    static ENDS: RefCell<HashMap<ChainName, i64>> = RefCell::new(HashMap::new());
+}
+
+type ChainName = (Rc<str>, i64, Uuid);
+
+/// Drops what is known of our tables: one of them may have changed.
+pub fn forget() {
+    OURS.with(|ours| {
+        if let Ok(mut ours) = ours.try_borrow_mut() {
+            ours.clear();
+        }
+    });
+}
 
 /// A row that a scan is at.
 pub struct Row<'a> {
@@ -57,19 +80,29 @@ pub enum Key<'a> {
     Text(&'a str),
 }
 
-/// The oid of one of our tables, or of its index; none if the extension is not installed here.
-pub fn our_table(name: &str) -> Option<pg_sys::Oid> {
-    let name = data::c_string(name);
-    // SAFETY: catalog look-ups by name; the strings outlive the calls.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"custody".as_ptr(), true);
-        let oid = pg_sys::get_relname_relid(name.as_ptr(), schema);
-        (schema != pg_sys::InvalidOid && oid != pg_sys::InvalidOid).then_some(oid)
+/// The oid of one of our tables; none if the extension is not installed here.
+pub fn our_table(name: &'static str) -> Option<pg_sys::Oid> {
+    if let Some(known) = OURS.with_borrow(|ours| ours.iter().find(|o| o.0 == name).map(|o| o.1)) {
+        return Some(known);
     }
+    let c_name = data::c_string(name);
+    // SAFETY: catalog look-ups by name; the strings outlive the calls.
+    let oid = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"custody".as_ptr(), true);
+        (schema != pg_sys::InvalidOid).then(|| pg_sys::get_relname_relid(c_name.as_ptr(), schema))
+    };
+    let oid = oid.filter(|oid| *oid != pg_sys::InvalidOid)?;
+    OURS.with_borrow_mut(|ours| ours.push((name, oid)));
+    Some(oid)
+}
+
+/// The oid of custody.entry.
+pub fn log_table() -> Option<pg_sys::Oid> {
+    our_table("entry")
 }
 
 /// Reads all rows of one of our tables whose first columns equal `keys`, through the primary key if there are any.
-pub fn our_rows<T>(table: &str, keys: &[Key<'_>], each: impl FnMut(&Row<'_>) -> Option<T>) -> Result<Vec<T>> {
+pub fn our_rows<T>(table: &'static str, keys: &[Key<'_>], each: impl FnMut(&Row<'_>) -> Option<T>) -> Result<Vec<T>> {
     let relid = our_table(table).ok_or(Error::NotStarted)?;
     rows(relid, None, keys, each)
 }
@@ -150,32 +183,57 @@ pub fn rows<T>(
 ///
 /// SnapshotSelf, because the transaction's own snapshot may be older than the last holder's commit, and because an MVCC scan
 /// would take predicate locks under SERIALIZABLE. The lane makes sure that nobody is appending meanwhile.
-pub fn chain_end(tenant: &str, incarnation: Uuid, lane: i64) -> Result<Option<ChainEnd>> {
-    let relid = our_table("entry").ok_or(Error::NotStarted)?;
+pub fn chain_end(tenant: &Rc<str>, incarnation: Uuid, lane: i64) -> Result<Option<ChainEnd>> {
+    let name = (tenant.clone(), lane, incarnation);
+    // From where it was seen last, only what came since has to be looked through.
+    let mut end = None;
+    if let Some(seen) = ENDS.with_borrow(|ends| ends.get(&name).copied()) {
+        end = chain_end_from(tenant, incarnation, lane, seen)?;
+    }
+    // What was seen may have been rolled back.
+    if end.is_none() {
+        end = chain_end_from(tenant, incarnation, lane, 1)?;
+    }
+    if let Some(end) = &end {
+        const KEPT: usize = 4096;
+        ENDS.with_borrow_mut(|ends| {
+            if ends.len() >= KEPT {
+                ends.clear();
+            }
+            ends.insert(name, end.seq);
+        });
+    }
+    Ok(end)
+}
+
+/// The last entry of a chain whose number is at least `from`.
+fn chain_end_from(tenant: &str, incarnation: Uuid, lane: i64, from: i64) -> Result<Option<ChainEnd>> {
+    let relid = log_table().ok_or(Error::NotStarted)?;
     let tenant = data::text(tenant).unwrap_or(pg_sys::Datum::from(0));
     let incarnation = data::uuid(incarnation).unwrap_or(pg_sys::Datum::from(0));
+    let equal = pg_sys::BTEqualStrategyNumber;
     let keys = [
-        (column::TENANT, pg_sys::F_TEXTEQ, tenant),
-        (column::INCARNATION, pg_sys::F_UUID_EQ, incarnation),
-        (column::LANE, pg_sys::F_INT4EQ, pg_sys::Datum::from(lane as i32)),
+        (column::TENANT, equal, pg_sys::F_TEXTEQ, tenant),
+        (column::INCARNATION, equal, pg_sys::F_UUID_EQ, incarnation),
+        (column::LANE, equal, pg_sys::F_INT4EQ, pg_sys::Datum::from(lane as i32)),
+        (column::SEQ, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, pg_sys::Datum::from(from)),
     ];
-    // SAFETY: as in `rows`. The index is the primary key: (tenant, incarnation, lane, seq), so that the first tuple backwards is
-    // the chain's end. SnapshotSelf is static.
+    // SAFETY: as in `rows`. The index is entry_runs: (tenant, incarnation, lane, seq) of entries that end a run and some more, so
+    // that the first tuple backwards is the chain's end. SnapshotSelf is static.
     unsafe {
         let relation = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
-        let primary = pg_sys::RelationGetPrimaryKeyIndex(relation);
-        if primary == pg_sys::InvalidOid {
-            return Err(Error::internal("custody.entry has lost its primary key"));
-        }
-        let index = pg_sys::index_open(primary, pg_sys::AccessShareLock as i32);
-        let mut scan_keys: [pg_sys::ScanKeyData; 3] = std::mem::zeroed();
-        for (scan_key, (attribute, procedure, datum)) in scan_keys.iter_mut().zip(keys) {
-            let strategy = pg_sys::BTEqualStrategyNumber as u16;
-            pg_sys::ScanKeyInit(scan_key, attribute, strategy, pg_sys::Oid::from(procedure), datum);
+        let Some(runs) = append::runs_index(relation) else {
+            pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+            return Err(Error::internal("custody.entry has lost its index entry_runs"));
+        };
+        let index = pg_sys::index_open(runs, pg_sys::AccessShareLock as i32);
+        let mut scan_keys: [pg_sys::ScanKeyData; 4] = std::mem::zeroed();
+        for (scan_key, (attribute, strategy, procedure, datum)) in scan_keys.iter_mut().zip(keys) {
+            pg_sys::ScanKeyInit(scan_key, attribute, strategy as u16, pg_sys::Oid::from(procedure), datum);
         }
         let stale = crate::settings::sabotaged("stale_head");
         let snapshot = if stale { pg_sys::GetTransactionSnapshot() } else { &raw mut pg_sys::SnapshotSelfData };
-        let scan = pg_sys::systable_beginscan_ordered(relation, index, snapshot, 3, scan_keys.as_mut_ptr());
+        let scan = pg_sys::systable_beginscan_ordered(relation, index, snapshot, 4, scan_keys.as_mut_ptr());
         let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
         let mut end = None;
         if !tuple.is_null() {
@@ -196,16 +254,6 @@ pub fn chain_end(tenant: &str, incarnation: Uuid, lane: i64) -> Result<Option<Ch
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
         Ok(end)
     }
-}
-
-/// The columns of `custody.entry` by number, as sql/install/20_tables.sql declares them.
-pub mod column {
-    pub const SEQ: i16 = 1;
-    pub const LANE: i16 = 7;
-    pub const INCARNATION: i16 = 10;
-    pub const TENANT: i16 = 12;
-    pub const HASH: i16 = 28;
-    pub const COUNT: usize = 29;
 }
 
 /// A table, and the partitioned tables above it, the nearest first.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use pgrx::pg_sys;
 
-use crate::pg::append::EPOCH;
 use crate::pg::data;
+use crate::pg::layout::EPOCH;
 
 /// Depth of the current (sub)transaction; 1 is the top.
 pub fn nest_level() -> u32 {
@@ -19,10 +19,20 @@ pub fn transaction_id() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionId().value }
 }
 
-/// The WAL insert position.
+/// The end of what this transaction last wrote to the WAL: not before the change that is being recorded, and before the commit
+/// that lets the next transaction change the same row. Unlike the WAL's own end, it is read without a lock.
 pub fn wal_position() -> u64 {
-    // SAFETY: reads shared state; not called in recovery, where nothing is written.
-    unsafe { pg_sys::GetXLogInsertRecPtr() }
+    // SAFETY: reads this process's state; the WAL's end is shared state, not asked for in recovery, where nothing is written.
+    match unsafe { pg_sys::XactLastRecEnd } {
+        0 => unsafe { pg_sys::GetXLogInsertRecPtr() },
+        written => written,
+    }
+}
+
+/// This process's id.
+pub fn process_id() -> i32 {
+    // SAFETY: set once, when the process began.
+    unsafe { pg_sys::MyProcPid }
 }
 
 /// The wall clock, in microseconds since 1970.
@@ -91,6 +101,18 @@ pub fn instance() -> (i64, i32, pg_sys::Oid) {
 pub fn data_directory() -> PathBuf {
     // SAFETY: set once, before any session.
     unsafe { data::string(pg_sys::DataDir) }.unwrap_or_default().into()
+}
+
+/// Takes in what other sessions have changed in the catalogs so far.
+pub fn accept_invalidations() {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
+/// Tells every session that something about a table changed, once this transaction is committed.
+pub fn invalidate(relid: pg_sys::Oid) {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relid) };
 }
 
 /// Whether a write is impossible now, so that nothing may be flushed: a parallel query is running.

@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use crate::audit::transaction;
 use crate::pg::guard::guard;
-use crate::pg::session;
+use crate::pg::{append, scan, session};
 use crate::tenant::context;
 
 /// Registers the callbacks, once for the life of the process.
@@ -16,6 +16,13 @@ pub fn register() {
         pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(savepoint_event), std::ptr::null_mut());
         pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
+        let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(schema_changed), pg_sys::Datum::from(0));
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::AUTHOID as i32,
+            Some(role_changed),
+            pg_sys::Datum::from(0),
+        );
     }
 }
 
@@ -63,6 +70,7 @@ unsafe extern "C-unwind" fn savepoint_event(
     unsafe {
         guard(|| {
             match event {
+                SUBXACT_EVENT_PRE_COMMIT_SUB => transaction::before_release()?,
                 SUBXACT_EVENT_COMMIT_SUB => transaction::savepoint_released(session::nest_level()),
                 SUBXACT_EVENT_ABORT_SUB => transaction::savepoint_rolled_back(session::nest_level()),
                 _ => {}
@@ -75,4 +83,16 @@ unsafe extern "C-unwind" fn savepoint_event(
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
     // Only notes it: nothing may be looked up here.
     crate::audit::table::forget(relid.to_u32());
+    crate::audit::incarnation::forget();
+    append::forget();
+    scan::forget();
+}
+
+unsafe extern "C-unwind" fn schema_changed(_: pg_sys::Datum, _: i32, _: u32) {
+    crate::audit::table::names_changed();
+    scan::forget();
+}
+
+unsafe extern "C-unwind" fn role_changed(_: pg_sys::Datum, _: i32, _: u32) {
+    transaction::role_names_changed();
 }

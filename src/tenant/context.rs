@@ -87,7 +87,7 @@ sql_functions! {
 
 /// A moment in seconds since 1970; the infinities are as far as that goes.
 fn unix_seconds(moment: TimestampWithTimeZone) -> i64 {
-    i64::from(moment).saturating_add(crate::pg::append::EPOCH).div_euclid(1_000_000)
+    i64::from(moment).saturating_add(crate::pg::layout::EPOCH).div_euclid(1_000_000)
 }
 
 /// The context in force: what was set, else what the session's role is bound to. An expired one is an error.

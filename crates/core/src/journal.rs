@@ -16,8 +16,7 @@ use crate::key::PrivateKey;
 /// What is to be recorded: everything about an entry but its place and its proof.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub struct Fact {
-    pub tenant: Rc<str>,
+pub struct Fact<'a> {
     pub op: &'static str,
     pub schema_name: Option<Rc<str>>,
     pub table_name: Option<Rc<str>>,
@@ -27,10 +26,9 @@ pub struct Fact {
     pub move_id: Option<Uuid>,
     pub lsn: u64,
     pub at: i64,
-    pub xid: u64,
-    pub row_key: Option<String>,
-    pub old: Option<String>,
-    pub new: Option<String>,
+    pub row_key: Option<&'a str>,
+    pub old: Option<&'a str>,
+    pub new: Option<&'a str>,
 }
 
 /// The end of a chain as it is in the table.
@@ -51,17 +49,57 @@ struct Sealed {
     signature: Option<[u8; 64]>,
 }
 
+/// Where an item's row part lies in `Journal::payload`: key, old and new one after the other.
+#[derive(Clone, Copy)]
+struct Payload {
+    start: usize,
+    lengths: [Option<u32>; 3],
+}
+
+impl Payload {
+    fn end(&self) -> usize {
+        self.start + self.lengths.iter().flatten().map(|l| *l as usize).sum::<usize>()
+    }
+
+    fn parts<'a>(&self, from: &'a str) -> [Option<&'a str>; 3] {
+        let mut at = self.start;
+        self.lengths.map(|length| {
+            length.map(|length| {
+                let part = &from[at..at + length as usize];
+                at += length as usize;
+                part
+            })
+        })
+    }
+}
+
 struct Item {
     chain: usize,
     level: u32,
+    /// The level that put it into the table.
     written: Option<u32>,
     seq: i64,
     ordinal: i64,
     actor_seq: i64,
-    actor_salt: [u8; SALT_LENGTH],
+    /// Present in the entry that carries the actor part.
+    actor: Option<(Rc<str>, [u8; SALT_LENGTH])>,
     row_salt: [u8; SALT_LENGTH],
-    fact: Fact,
+    op: &'static str,
+    schema_name: Option<Rc<str>>,
+    table_name: Option<Rc<str>>,
+    login_role: Rc<str>,
+    acting_role: Rc<str>,
+    move_id: Option<Uuid>,
+    lsn: u64,
+    at: i64,
+    payload: Payload,
     sealed: Option<Sealed>,
+}
+
+impl Item {
+    fn weight(&self) -> usize {
+        512 + self.payload.end() - self.payload.start
+    }
 }
 
 /// Where a chain stood when a level first appended to it.
@@ -74,57 +112,63 @@ struct Saved {
 }
 
 struct Chain {
+    tenant: Rc<str>,
     next: i64,
     actor: Option<(Rc<str>, i64)>,
-    /// The hash of the last sealed entry, or of the chain's end in the table.
+    /// The hash of the last sealed entry, or of the chain's end in the table; and the number after it.
     hash: Hash,
+    sealed_next: i64,
     saved: Vec<Saved>,
 }
 
-/// A sealed entry, and the key that signed it if it carries a signature.
-pub struct Row<'a> {
-    item: &'a Item,
-    sealed: &'a Sealed,
+/// What all entries of a transaction share.
+#[derive(Clone, Copy)]
+struct Common {
     incarnation: Uuid,
     lane: i64,
-    key_id: &'a str,
+    xid: u64,
 }
 
-impl<'a> Row<'a> {
-    /// The entry, as it is to be stored.
-    pub fn entry(&self) -> Entry<'a> {
-        let Item { fact, .. } = self.item;
-        let carries_actor = self.item.actor_seq == self.item.seq;
+impl Common {
+    fn entry<'a>(
+        self,
+        item: &'a Item,
+        tenant: &'a str,
+        payload: &'a str,
+        sealed: &'a Sealed,
+        key_id: &'a str,
+    ) -> Entry<'a> {
+        let [row_key, old, new] = item.payload.parts(payload);
         Entry {
             incarnation: self.incarnation,
-            tenant: &fact.tenant,
+            tenant,
             lane: self.lane,
-            seq: self.item.seq,
+            seq: item.seq,
             format: FORMAT,
-            lsn: fact.lsn,
-            ordinal: self.item.ordinal,
-            at: fact.at,
-            xid: fact.xid,
-            op: fact.op,
-            schema_name: fact.schema_name.as_deref(),
-            table_name: fact.table_name.as_deref(),
-            login_role: &fact.login_role,
-            acting_role: &fact.acting_role,
-            move_id: fact.move_id,
-            actor_seq: self.item.actor_seq,
-            signs_run: self.sealed.signs_run,
-            key_id: self.sealed.signs_run.then_some(self.key_id),
-            actor_salt: carries_actor.then_some(&self.item.actor_salt[..]),
-            actor: carries_actor.then_some(&fact.actor),
-            row_salt: Some(&self.item.row_salt),
-            row_key: fact.row_key.as_deref(),
-            old: fact.old.as_deref(),
-            new: fact.new.as_deref(),
-            actor_digest: self.sealed.actor_digest.as_ref().map(|d| &d[..]),
-            row_digest: &self.sealed.row_digest,
-            prev_hash: &self.sealed.prev_hash,
-            hash: &self.sealed.hash,
-            signature: self.sealed.signature.as_ref().map(|s| &s[..]),
+            lsn: item.lsn,
+            ordinal: item.ordinal,
+            at: item.at,
+            xid: self.xid,
+            op: item.op,
+            schema_name: item.schema_name.as_deref(),
+            table_name: item.table_name.as_deref(),
+            login_role: &item.login_role,
+            acting_role: &item.acting_role,
+            move_id: item.move_id,
+            actor_seq: item.actor_seq,
+            signs_run: sealed.signs_run,
+            key_id: sealed.signs_run.then_some(key_id),
+            actor_salt: item.actor.as_ref().map(|(_, salt)| &salt[..]),
+            actor: item.actor.as_ref().map(|(actor, _)| &**actor),
+            row_salt: Some(&item.row_salt),
+            row_key,
+            old,
+            new,
+            actor_digest: sealed.actor_digest.as_ref().map(|d| &d[..]),
+            row_digest: &sealed.row_digest,
+            prev_hash: &sealed.prev_hash,
+            hash: &sealed.hash,
+            signature: sealed.signature.as_ref().map(|s| &s[..]),
         }
     }
 }
@@ -132,35 +176,39 @@ impl<'a> Row<'a> {
 /// Which sealed entries are to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// All: somebody is about to read, or the transaction ends.
+    /// All: somebody is about to read, a savepoint is released, or the transaction ends.
     All,
     /// Only those of the current level: memory is full. What outer levels own stays, so that nothing of theirs need come back.
     OwnLevel,
 }
 
-/// The entries of one transaction, on one lane.
+/// The entries of one transaction, on one lane. Those of deeper levels stand after those of outer ones.
 pub struct Journal {
-    incarnation: Uuid,
-    lane: i64,
+    common: Common,
     chains: Vec<Chain>,
     by_tenant: HashMap<Rc<str>, usize>,
+    /// The chain appended to last: most often the next one too.
+    last: usize,
     items: Vec<Item>,
+    /// The row parts of the items, in their order.
+    payload: String,
     ordinal: i64,
-    /// Bytes of payload not written yet, by level.
+    /// Bytes not written yet, by level.
     bytes: BTreeMap<u32, usize>,
     /// Sabotage for the tests' sake: forget what outer levels own when a savepoint that wrote it is rolled back.
     pub forgets_outer_levels: bool,
 }
 
 impl Journal {
-    /// A transaction that holds `lane`.
-    pub fn new(incarnation: Uuid, lane: i64) -> Self {
+    /// The transaction `xid`, which holds `lane`.
+    pub fn new(incarnation: Uuid, lane: i64, xid: u64) -> Self {
         Self {
-            incarnation,
-            lane,
+            common: Common { incarnation, lane, xid },
             chains: Vec::new(),
             by_tenant: HashMap::new(),
+            last: 0,
             items: Vec::new(),
+            payload: String::new(),
             ordinal: 0,
             bytes: BTreeMap::new(),
             forgets_outer_levels: false,
@@ -169,133 +217,155 @@ impl Journal {
 
     /// Whose chains these are.
     pub fn incarnation(&self) -> Uuid {
-        self.incarnation
+        self.common.incarnation
     }
 
     /// The lane that the transaction holds.
     pub fn lane(&self) -> i64 {
-        self.lane
+        self.common.lane
     }
 
-    /// Whether this transaction already knows where the tenant's chain stands.
-    pub fn knows(&self, tenant: &str) -> bool {
-        self.by_tenant.contains_key(tenant)
-    }
-
-    /// Bytes of payload that are not written yet and belong to `level`.
+    /// Bytes that are not written yet and belong to `level`.
     pub fn unwritten_bytes(&self, level: u32) -> usize {
         self.bytes.get(&level).copied().unwrap_or(0)
     }
 
+    /// Bytes that are not written yet, of all levels.
+    pub fn all_unwritten_bytes(&self) -> usize {
+        self.bytes.values().sum()
+    }
+
     /// Whether `Which::All` would write anything.
     pub fn has_unwritten(&self) -> bool {
-        self.items.iter().any(|i| i.written.is_none())
+        !self.bytes.is_empty()
+    }
+
+    /// A tenant's chain, if this transaction knows where it stands.
+    pub fn chain(&mut self, tenant: &str) -> Option<usize> {
+        if self.chains.get(self.last).is_some_and(|c| &*c.tenant == tenant) {
+            return Some(self.last);
+        }
+        self.by_tenant.get(tenant).copied()
     }
 
     /// Says where a tenant's chain stands in the table. To be read once, after the lane is held.
-    pub fn begin_chain(&mut self, tenant: Rc<str>, end: ChainEnd) {
-        self.by_tenant.insert(tenant, self.chains.len());
-        self.chains.push(Chain { next: end.seq + 1, actor: None, hash: end.hash, saved: Vec::new() });
+    pub fn begin_chain(&mut self, tenant: Rc<str>, end: ChainEnd) -> usize {
+        let index = self.chains.len();
+        self.by_tenant.insert(tenant.clone(), index);
+        let next = end.seq + 1;
+        self.chains.push(Chain { tenant, next, actor: None, hash: end.hash, sealed_next: next, saved: Vec::new() });
+        index
     }
 
-    /// Takes a fact of the given level into its tenant's chain, which must be known.
-    pub fn append(&mut self, level: u32, fact: Fact, salts: [[u8; SALT_LENGTH]; 2]) {
-        let index = self.by_tenant[&fact.tenant];
+    /// Takes a fact of the given level into a chain. `salt` gives random bytes, as many times as it is asked.
+    pub fn append<E>(
+        &mut self,
+        level: u32,
+        index: usize,
+        fact: Fact<'_>,
+        mut salt: impl FnMut() -> Result<[u8; SALT_LENGTH], E>,
+    ) -> Result<(), E> {
+        self.last = index;
         let chain = &mut self.chains[index];
+        let known = chain.actor.as_ref().filter(|(actor, _)| Rc::ptr_eq(actor, &fact.actor) || *actor == fact.actor);
+        let carried_at = known.map(|(_, at)| *at);
+        let actor = match carried_at {
+            None => Some((fact.actor.clone(), salt()?)),
+            Some(_) => None,
+        };
+        let row_salt = salt()?;
         if level > chain.saved.last().map_or(1, |s| s.level) {
-            let all_sealed = !self.items.iter().any(|i| i.chain == index && i.sealed.is_none());
             chain.saved.push(Saved {
                 level,
                 next: chain.next,
                 actor: chain.actor.clone(),
-                hash: all_sealed.then_some(chain.hash),
+                hash: (chain.next == chain.sealed_next).then_some(chain.hash),
             });
         }
         let seq = chain.next;
         chain.next += 1;
-        let actor_seq = match &chain.actor {
-            Some((actor, at)) if *actor == fact.actor => *at,
-            _ => {
-                chain.actor = Some((fact.actor.clone(), seq));
-                seq
-            }
-        };
+        if actor.is_some() {
+            chain.actor = Some((fact.actor, seq));
+        }
         self.ordinal += 1;
-        *self.bytes.entry(level).or_default() += weight(&fact);
-        let [actor_salt, row_salt] = salts;
-        self.items.push(Item {
+        let start = self.payload.len();
+        let lengths = [fact.row_key, fact.old, fact.new].map(|part| {
+            part.map(|part| {
+                self.payload.push_str(part);
+                part.len() as u32
+            })
+        });
+        let item = Item {
             chain: index,
             level,
             written: None,
             seq,
             ordinal: self.ordinal,
-            actor_seq,
-            actor_salt,
+            actor_seq: carried_at.unwrap_or(seq),
+            actor,
             row_salt,
-            fact,
+            op: fact.op,
+            schema_name: fact.schema_name,
+            table_name: fact.table_name,
+            login_role: fact.login_role,
+            acting_role: fact.acting_role,
+            move_id: fact.move_id,
+            lsn: fact.lsn,
+            at: fact.at,
+            payload: Payload { start, lengths },
             sealed: None,
-        });
+        };
+        *self.bytes.entry(level).or_default() += item.weight();
+        self.items.push(item);
+        Ok(())
     }
 
     /// Hashes what is not hashed yet, and signs the last entry of each level in each chain.
     pub fn seal(&mut self, key: &PrivateKey) {
-        let mut level_after: HashMap<usize, u32> = HashMap::new();
-        let mut ends_level = vec![false; self.items.len()];
-        for (item, ends) in self.items.iter().zip(&mut ends_level).rev().filter(|(i, _)| i.sealed.is_none()) {
-            *ends = level_after.insert(item.chain, item.level) != Some(item.level);
+        // Sealing takes all there is, so what is not sealed stands at the end.
+        let sealed = self.items.iter().rposition(|i| i.sealed.is_some()).map_or(0, |at| at + 1);
+        let mut level_after: Vec<Option<u32>> = vec![None; self.chains.len()];
+        let mut ends_level = vec![false; self.items.len() - sealed];
+        for (item, ends) in self.items[sealed..].iter().zip(&mut ends_level).rev() {
+            *ends = level_after[item.chain].replace(item.level) != Some(item.level);
         }
-        for (item, ends) in self.items.iter_mut().zip(ends_level).filter(|(i, _)| i.sealed.is_none()) {
+        for (item, ends) in self.items[sealed..].iter_mut().zip(ends_level) {
             let chain = &mut self.chains[item.chain];
             for saved in chain.saved.iter_mut().filter(|s| s.level <= item.level) {
                 saved.hash.get_or_insert(chain.hash);
             }
-            let fact = &item.fact;
-            let carries_actor = item.actor_seq == item.seq;
-            item.sealed = Some(Sealed {
+            let [row_key, old, new] = item.payload.parts(&self.payload);
+            let mut seal = Sealed {
                 signs_run: ends,
-                actor_digest: carries_actor.then(|| actor_digest(&item.actor_salt, &fact.actor)),
-                row_digest: row_digest(
-                    &item.row_salt,
-                    fact.row_key.as_deref(),
-                    fact.old.as_deref(),
-                    fact.new.as_deref(),
-                ),
+                actor_digest: item.actor.as_ref().map(|(actor, salt)| actor_digest(salt, actor)),
+                row_digest: row_digest(&item.row_salt, row_key, old, new),
                 prev_hash: chain.hash,
                 hash: [0; 32],
                 signature: None,
-            });
-            let hash = match &item.sealed {
-                Some(sealed) => {
-                    Row { item, sealed, incarnation: self.incarnation, lane: self.lane, key_id: key.key_id() }
-                        .entry()
-                        .compute_hash()
-                }
-                None => unreachable!("sealed just above"),
             };
-            chain.hash = hash;
-            if let Some(sealed) = &mut item.sealed {
-                sealed.hash = hash;
-                sealed.signature = ends.then(|| key.sign_run(&hash));
-            }
+            seal.hash = self.common.entry(item, &chain.tenant, &self.payload, &seal, key.key_id()).compute_hash();
+            seal.signature = ends.then(|| key.sign_run(&seal.hash));
+            (chain.hash, chain.sealed_next) = (seal.hash, item.seq + 1);
+            item.sealed = Some(seal);
         }
     }
 
     /// The sealed entries that are not written yet, in order.
-    pub fn unwritten<'a>(&'a self, which: Which, level: u32, key: &'a PrivateKey) -> impl Iterator<Item = Row<'a>> {
-        self.items.iter().filter(move |i| i.written.is_none() && (which == Which::All || i.level == level)).filter_map(
-            move |item| {
-                let sealed = item.sealed.as_ref()?;
-                Some(Row { item, sealed, incarnation: self.incarnation, lane: self.lane, key_id: key.key_id() })
-            },
-        )
+    pub fn unwritten<'a>(&'a self, which: Which, level: u32, key: &'a PrivateKey) -> impl Iterator<Item = Entry<'a>> {
+        self.items.iter().filter(move |i| i.is_due(which, level)).filter_map(move |item| {
+            let sealed = item.sealed.as_ref()?;
+            Some(self.common.entry(item, &self.chains[item.chain].tenant, &self.payload, sealed, key.key_id()))
+        })
     }
 
     /// Notes that those entries are in the table now, put there by `level`, and lets go of what shares its fate.
     pub fn wrote(&mut self, which: Which, level: u32) {
-        for item in self.items.iter_mut() {
-            if item.written.is_none() && item.sealed.is_some() && (which == Which::All || item.level == level) {
-                item.written = Some(level);
-            }
+        for item in self.items.iter_mut().filter(|i| i.is_due(which, level)) {
+            item.written = Some(level);
+        }
+        match which {
+            Which::All => self.bytes.clear(),
+            Which::OwnLevel => _ = self.bytes.remove(&level),
         }
         self.let_go();
     }
@@ -303,9 +373,15 @@ impl Journal {
     /// A subtransaction's entries become its parent's.
     pub fn sub_commit(&mut self, level: u32) {
         let parent = level - 1;
+        let mut written_for_others = false;
         for item in &mut self.items {
             item.level = item.level.min(parent);
             item.written = item.written.map(|w| w.min(parent));
+            written_for_others |= item.written.is_some();
+        }
+        let gone: usize = self.bytes.split_off(&level).into_values().sum();
+        if gone > 0 {
+            *self.bytes.entry(parent).or_default() += gone;
         }
         for chain in &mut self.chains {
             if let Some(last) = chain.saved.last()
@@ -319,15 +395,19 @@ impl Journal {
                 }
             }
         }
-        self.let_go();
+        if written_for_others {
+            self.let_go();
+        }
     }
 
     /// A subtransaction's entries are gone; what it wrote for others has to be written again, same numbers, same bytes.
     pub fn sub_abort(&mut self, level: u32) {
         let forgets = self.forgets_outer_levels;
         self.items.retain(|i| i.level < level && !(forgets && i.written.is_some_and(|w| w >= level)));
-        for item in &mut self.items {
-            item.written = item.written.filter(|w| *w < level);
+        self.bytes.split_off(&level);
+        for item in self.items.iter_mut().filter(|i| i.written.is_some_and(|w| w >= level)) {
+            item.written = None;
+            *self.bytes.entry(item.level).or_default() += item.weight();
         }
         for chain in &mut self.chains {
             while chain.saved.last().is_some_and(|s| s.level >= level) {
@@ -335,27 +415,30 @@ impl Journal {
                     chain.next = saved.next;
                     chain.actor = saved.actor;
                     if let Some(hash) = saved.hash {
-                        chain.hash = hash;
+                        (chain.hash, chain.sealed_next) = (hash, saved.next);
                     }
                 }
             }
         }
-        self.let_go();
+        self.trim();
     }
 
-    /// Drops entries that are written by their own level, and counts what is left to write.
+    /// Drops entries that are written by their own level.
     fn let_go(&mut self) {
         self.items.retain(|i| i.written != Some(i.level));
-        self.bytes.clear();
-        for item in self.items.iter().filter(|i| i.written.is_none()) {
-            *self.bytes.entry(item.level).or_default() += weight(&item.fact);
-        }
+        self.trim();
+    }
+
+    /// Row parts after the last item's belong to nobody.
+    fn trim(&mut self) {
+        self.payload.truncate(self.items.last().map_or(0, |i| i.payload.end()));
     }
 }
 
-fn weight(fact: &Fact) -> usize {
-    let len = |s: &Option<String>| s.as_ref().map_or(0, String::len);
-    512 + len(&fact.row_key) + len(&fact.old) + len(&fact.new)
+impl Item {
+    fn is_due(&self, which: Which, level: u32) -> bool {
+        self.written.is_none() && self.sealed.is_some() && (which == Which::All || self.level == level)
+    }
 }
 
 #[cfg(test)]
@@ -401,7 +484,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             Self {
-                journal: Journal::new(INCARNATION, 3),
+                journal: Journal::new(INCARNATION, 3, 1),
                 key: PrivateKey::from_seed(&Zeroizing::new([9; 32])),
                 level: 1,
                 table: Vec::new(),
@@ -411,15 +494,14 @@ mod tests {
         }
 
         fn append(&mut self, tenant: &str, actor: &str) {
-            if !self.journal.knows(tenant) {
+            let chain = self.journal.chain(tenant).unwrap_or_else(|| {
                 let end = ChainEnd { seq: 0, hash: genesis(INCARNATION, tenant, 3) };
-                self.journal.begin_chain(tenant.into(), end);
-            }
+                self.journal.begin_chain(tenant.into(), end)
+            });
             self.count += 1;
             let marker = format!("{}", self.count);
             self.wanted.push((self.level, marker.clone()));
             let fact = Fact {
-                tenant: tenant.into(),
                 op: "INSERT",
                 schema_name: None,
                 table_name: None,
@@ -429,18 +511,17 @@ mod tests {
                 move_id: None,
                 lsn: u64::from(self.count),
                 at: 0,
-                xid: 1,
                 row_key: None,
                 old: None,
-                new: Some(marker),
+                new: Some(&marker),
             };
-            self.journal.append(self.level, fact, [[self.count as u8; 16], [self.count as u8; 16]]);
+            let salt = || Ok::<_, ()>([self.count as u8; 16]);
+            self.journal.append(self.level, chain, fact, salt).unwrap();
         }
 
         fn flush(&mut self, which: Which) {
             self.journal.seal(&self.key);
-            for row in self.journal.unwritten(which, self.level, &self.key) {
-                let e = row.entry();
+            for e in self.journal.unwritten(which, self.level, &self.key) {
                 let owned = OwnedEntry {
                     tenant: e.tenant.into(),
                     actor: e.actor.map(Into::into),
