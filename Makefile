@@ -13,7 +13,7 @@ SABOTAGED := $(TARGET)/sabotage/release/libpg_custody.so
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
 
 .DELETE_ON_ERROR:
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-db lint fmt stage clean help
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-db bench lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) ## build the library and the install script
 
@@ -80,6 +80,12 @@ test-db: $(STAGED) $(SABOTAGED) ## in the database and over the wire, on private
 	cargo build --release --package custody-demo
 	CUSTODY_STAGE=$(STAGE) CUSTODY_SABOTAGED=$(SABOTAGED) CUSTODY_PYTHON=$(CURDIR)/tools/python \
 	  cargo test --release --package custody-tests -- --test-threads=2
+
+# ONLY=tpcb,bulk picks sections, ROUNDS and DURATION (seconds of a pgbench step) overrule what each asks for.
+bench: $(STAGED) ## speed, side by side with unaudited tables and other audits: a quarter of an hour (docs/performance.md)
+	@tools/rivals "$(PG_CONFIG)" "$(STAGE)"
+	@cargo build --release --quiet --package custody-bench
+	@$(TARGET)/release/custody-bench --stage $(STAGE) --out $(TARGET)/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DURATION),--duration $(DURATION))
 
 lint: | .deps ## format and clippy, warnings denied
 	cargo fmt --all --check
