@@ -12,6 +12,15 @@ fn databases<'a>(bench: &'a Bench, contestants: &[Contestant]) -> Result<Vec<Dat
     bench.copies(contestants, &TABLES, |database| pgbench::make_tables(database, SCALE))
 }
 
+/// Each database once without being measured: the first to run would pay for new WAL files.
+fn warm_up(databases: &[Database<'_>]) -> Result<()> {
+    for database in databases {
+        pgbench::settle(database)?;
+        Run::on(database).clients(8).seconds(2).measure()?;
+    }
+    Ok(())
+}
+
 fn round(databases: &[Database<'_>], line: &mut Line, clients: u32, seconds: u64, round: usize) -> Result<()> {
     for database in databases {
         pgbench::settle(database)?;
@@ -29,6 +38,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .target("json trigger", Target::Reference(0.43, 0.61))
         .target("plpgsql chain", Target::Reference(0.23, 0.41))
         .note("pgaudit writes one line a statement to the server's log, without fsync, and no rows");
+    warm_up(&databases)?;
     for number in 0..bench.rounds(5) {
         round(&databases, &mut line, 8, bench.duration(8), number)?;
     }
@@ -44,6 +54,7 @@ pub fn clients(bench: &Bench, report: &mut Report) -> Result<()> {
             (clients, line.target("custody", Target::AtLeast(0.8)))
         })
         .into();
+    warm_up(&databases)?;
     for number in 0..bench.rounds(3) {
         for (clients, line) in &mut lines {
             round(&databases, line, *clients, bench.duration(6), number)?;
