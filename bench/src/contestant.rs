@@ -81,7 +81,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn start(installation: Installation, place: &Place, rounds: Option<usize>, duration: Option<u64>) -> Result<Self> {
+    pub fn start(
+        installation: Installation,
+        place: &Place,
+        rounds: Option<usize>,
+        duration: Option<u64>,
+    ) -> Result<Self> {
         let main = place.cluster(&installation, "a", &SETTINGS)?;
         let mut client = main.connect("postgres", SUPERUSER)?;
         let mut contestants = Vec::new();
@@ -100,7 +105,8 @@ impl Bench {
         }
         let preloaded = match contestants.contains(&Contestant::Pgaudit) {
             true => {
-                let settings: Vec<_> = SETTINGS.iter().copied().chain(["shared_preload_libraries = 'pgaudit'"]).collect();
+                let settings: Vec<_> =
+                    SETTINGS.iter().copied().chain(["shared_preload_libraries = 'pgaudit'"]).collect();
                 Some(place.cluster(&installation, "b", &settings)?)
             }
             false => None,

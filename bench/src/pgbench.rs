@@ -142,7 +142,9 @@ pub fn make_tables(database: &Database<'_>, scale: u32) -> Result<()> {
     let scale = format!("--scale={scale}");
     must(&mut database.cluster.client("pgbench", &database.name, SUPERUSER, &["--initialize", "--quiet", &scale]))?;
     let mut client = database.connect()?;
-    client.batch_execute("ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY; CREATE EXTENSION pg_prewarm")?;
+    client.batch_execute(
+        "ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY; CREATE EXTENSION pg_prewarm",
+    )?;
     client.batch_execute("CHECKPOINT")?;
     Ok(())
 }
@@ -153,7 +155,8 @@ pub const TABLES: [&str; 4] = ["pgbench_accounts", "pgbench_branches", "pgbench_
 /// Brings a contestant's database into the state in which every step of pgbench's own transaction starts.
 pub fn settle(database: &Database<'_>) -> Result<()> {
     let mut client = database.connect()?;
-    let warm = "SELECT pg_prewarm(c.oid) FROM pg_class c WHERE relname IN ('pgbench_accounts', 'pgbench_accounts_pkey')";
+    let warm =
+        "SELECT pg_prewarm(c.oid) FROM pg_class c WHERE relname IN ('pgbench_accounts', 'pgbench_accounts_pkey')";
     client.batch_execute(warm)?;
     database.settle(&mut client, &["pgbench_branches", "pgbench_tellers"])
 }

@@ -1,7 +1,6 @@
 //! Samples, ratios and targets: one table for people, one JSON file a section for everything else.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,17 +80,14 @@ impl Line {
         }
     }
 
-    fn of(&self, contestant: &str) -> &[f64] {
-        self.samples.iter().find(|(name, _)| name == contestant).map_or(&[], |(_, samples)| samples)
-    }
-
+    /// A contestant's samples, one a round.
     pub fn samples(&self, contestant: &str) -> &[f64] {
-        self.of(contestant)
+        self.samples.iter().find(|(name, _)| name == contestant).map_or(&[], |(_, samples)| samples)
     }
 
     /// A contestant's ratio to the baseline in each round.
     fn ratios(&self, contestant: &str) -> Vec<f64> {
-        let pairs = self.of(contestant).iter().zip(self.of(&self.baseline));
+        let pairs = self.samples(contestant).iter().zip(self.samples(&self.baseline));
         pairs.map(|(a, b)| if a == b { 1.0 } else { a / b }).collect()
     }
 
@@ -105,16 +101,40 @@ impl Line {
         let mut text = format!("   {}:", self.what);
         for (name, samples) in &self.samples {
             let ratios = self.ratios(name);
-            let _ = write!(text, " {name} {}", number(samples.last().copied().unwrap_or(0.0)));
+            text += &format!(" {name} {}", number(samples.last().copied().unwrap_or(0.0)));
             if *name != self.baseline
                 && let Some(ratio) = ratios.last()
             {
-                let _ = write!(text, " ({ratio:.2})");
+                text += &format!(" ({ratio:.2})");
             }
             text.push(',');
         }
         text.pop();
         text + " " + self.unit
+    }
+
+    /// A contestant's row of the table.
+    fn row(&self, name: &str, samples: &[f64]) -> [String; 7] {
+        let mut row = [
+            format!("  {name}"),
+            number(median(samples)),
+            self.unit.into(),
+            "".into(),
+            "".into(),
+            "".into(),
+            "".into(),
+        ];
+        let ratios = self.ratios(name);
+        if name != self.baseline && !ratios.is_empty() {
+            let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), r| (l.min(*r), h.max(*r)));
+            row[3] = format!("{:.2}", self.ratio(name));
+            row[4] = format!("{low:.2}–{high:.2}");
+            if let Some(target) = self.targets.get(name) {
+                row[5] = target.words();
+                row[6] = target.verdict(self.ratio(name)).into();
+            }
+        }
+        row
     }
 
     fn json(&self) -> Value {
@@ -170,53 +190,49 @@ impl Report {
 
     /// The table. Ratios are medians over the rounds, each round's being to the baseline of the same round.
     pub fn table(&self) -> String {
-        let mut rows = vec![["", "median", "", "ratio", "min–max", "target", ""].map(String::from)];
-        let mut notes = vec![String::new()];
+        let mut printed = vec![Printed::Row(["", "median", "", "ratio", "min–max", "target", ""].map(String::from))];
         for (section, lines) in &self.sections {
             for line in lines {
-                rows.push([format!("{section}: {}", line.what), "".into(), "".into(), "".into(), "".into(), "".into(), "".into()]);
-                notes.push(String::new());
-                for (name, samples) in &line.samples {
-                    let ratios = line.ratios(name);
-                    let compared = *name != line.baseline && !ratios.is_empty();
-                    let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), r| (l.min(*r), h.max(*r)));
-                    let target = line.targets.get(name);
-                    rows.push([
-                        format!("  {name}"),
-                        number(median(samples)),
-                        line.unit.into(),
-                        if compared { format!("{:.2}", line.ratio(name)) } else { String::new() },
-                        if compared { format!("{low:.2}–{high:.2}") } else { String::new() },
-                        target.map(Target::words).unwrap_or_default(),
-                        target.map(|t| t.verdict(line.ratio(name)).to_owned()).unwrap_or_default(),
-                    ]);
-                    notes.push(String::new());
-                }
-                if let Some(last) = notes.last_mut() {
-                    *last = line.notes.iter().map(|n| format!("    {n}\n")).collect();
-                }
+                printed.push(Printed::Text(format!("{section}: {}", line.what)));
+                printed.extend(line.samples.iter().map(|(name, samples)| Printed::Row(line.row(name, samples))));
+                printed.extend(line.notes.iter().map(|note| Printed::Text(format!("    {note}"))));
             }
         }
-        let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-        // Headings of lines may be longer than any contestant's name.
-        let first = rows.iter().filter(|r| r[1] != "").map(|r| r[0].chars().count()).max().unwrap_or(0);
-        let widths: Vec<_> = std::iter::once(first).chain((1..7).map(width)).collect();
-        let mut text = String::new();
-        for (row, note) in rows.iter().zip(&notes) {
-            let pad = |column: usize| " ".repeat(widths[column].saturating_sub(row[column].chars().count()));
-            let mut out = format!("{}{}", row[0], pad(0));
-            for column in 1..7 {
-                // Numbers to the right, words to the left.
-                match matches!(column, 1 | 3 | 4) {
-                    true => out += &format!("  {}{}", pad(column), row[column]),
-                    false => out += &format!(" {}{}", row[column], pad(column)),
-                }
+        let mut widths = [0; 7];
+        for row in printed.iter().filter_map(Printed::row) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
             }
-            text += out.trim_end();
-            text.push('\n');
-            text += note;
         }
-        text
+        printed.iter().map(|p| p.text(&widths) + "\n").collect()
+    }
+}
+
+/// A line of the table.
+enum Printed {
+    Row([String; 7]),
+    Text(String),
+}
+
+impl Printed {
+    fn row(&self) -> Option<&[String; 7]> {
+        match self {
+            Self::Row(row) => Some(row),
+            Self::Text(_) => None,
+        }
+    }
+
+    fn text(&self, widths: &[usize; 7]) -> String {
+        let row = match self {
+            Self::Text(text) => return text.clone(),
+            Self::Row(row) => row,
+        };
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, &width))| match column {
+            // Numbers to the right, words to the left.
+            1 | 3 | 4 => format!("{cell:>width$}"),
+            _ => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     }
 }
 
@@ -227,7 +243,12 @@ pub fn describe(about: &Value) -> String {
         let pairs = value.as_object().into_iter().flatten().map(|(k, v)| format!("{k} = {}", said(v)));
         pairs.collect::<Vec<_>>().join(", ")
     };
-    format!("machine: {}\nversions: {}\nsettings: {}", list(&about["machine"]), list(&about["versions"]), list(&about["settings"]))
+    format!(
+        "machine: {}\nversions: {}\nsettings: {}",
+        list(&about["machine"]),
+        list(&about["versions"]),
+        list(&about["settings"])
+    )
 }
 
 /// The middle of samples.

@@ -9,12 +9,13 @@ use crate::timing::{seconds, wal_position};
 const ROWS: u32 = 100_000;
 
 /// A narrow table, as most are.
-pub const TABLE: &str =
-    "CREATE TABLE item (id bigint PRIMARY KEY, name text NOT NULL, amount numeric(12,2) NOT NULL, at timestamptz NOT NULL, note text)";
+pub const TABLE: &str = "CREATE TABLE item (id bigint PRIMARY KEY, name text NOT NULL, amount numeric(12,2) NOT NULL, at timestamptz NOT NULL, note text)";
 
 /// Rows for it.
 pub fn rows(count: u32) -> String {
-    format!("SELECT g, 'item ' || g, g % 1000 + 0.25, timestamptz '2026-01-01' + g * interval '1 second', NULL FROM generate_series(1, {count}) g")
+    format!(
+        "SELECT g, 'item ' || g, g % 1000 + 0.25, timestamptz '2026-01-01' + g * interval '1 second', NULL FROM generate_series(1, {count}) g"
+    )
 }
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -41,9 +42,9 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         ),
         (
             "DELETE FROM item".to_owned(),
-            new("DELETE of all")
-                .target("custody", Target::AtMost(10.0))
-                .note("a plain DELETE only marks rows: it writes a few bytes of each, while an audit keeps the whole row"),
+            new("DELETE of all").target("custody", Target::AtMost(10.0)).note(
+                "a plain DELETE only marks rows: it writes a few bytes of each, while an audit keeps the whole row",
+            ),
         ),
     ];
     let mut wal = Line::new("WAL of the INSERT, full-page images included", "bytes/row", "plain");

@@ -57,10 +57,8 @@ COMMIT;
 ];
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let databases = [
-        bench.database(Contestant::Plain, TABLE, &["hot"])?,
-        bench.database(Contestant::Custody, TABLE, &["hot"])?,
-    ];
+    let databases =
+        [bench.database(Contestant::Plain, TABLE, &["hot"])?, bench.database(Contestant::Custody, TABLE, &["hot"])?];
     for (number, (what, text)) in WORKLOADS.iter().enumerate() {
         let script = Script::new(&format!("conflicts-{number}"), text)?;
         let mut line = Line::new(*what, "failures/1000", "plain").target("custody", Target::AtMost(NOISE));
@@ -68,7 +66,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         for round in 0..bench.rounds(3) {
             for database in &databases {
                 database.settle(&mut database.connect()?, &["hot"])?;
-                let run = Run::on(database).clients(CLIENTS).seconds(bench.duration(4)).seed(round).script(&script);
+                let run = Run::on(database).clients(CLIENTS).seconds(bench.duration(3)).seed(round).script(&script);
                 // Deadlocks are looked for after this long, in both.
                 let outcome = run.option("deadlock_timeout=10ms").counting_failures().measure()?;
                 let failed = outcome.serialization_failures + outcome.deadlocks;

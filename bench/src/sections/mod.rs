@@ -23,14 +23,30 @@ pub struct Section {
 }
 
 pub const SECTIONS: [Section; 10] = [
-    Section { name: "tpcb", about: "pgbench's own transaction, scale 20, 8 clients, four audited tables", run: tpcb::run },
+    Section {
+        name: "tpcb",
+        about: "pgbench's own transaction, scale 20, 8 clients, four audited tables",
+        run: tpcb::run,
+    },
     Section { name: "clients", about: "the same with 1, 2, 16 and 32 clients", run: tpcb::clients },
     Section { name: "tenants", about: "32 clients of one tenant, and of 32", run: tenants::run },
     Section { name: "bulk", about: "100,000 rows in one statement", run: bulk::run },
     Section { name: "copy", about: "COPY of 1,000,000 rows, and the backend's memory", run: copy::run },
-    Section { name: "wide", about: "40 columns, long texts, and a value of 100 kB that does not change", run: wide::run },
+    Section {
+        name: "wide",
+        about: "40 columns, long texts, and a value of 100 kB that does not change",
+        run: wide::run,
+    },
     Section { name: "bytes", about: "WAL and log per entry", run: bytes::run },
-    Section { name: "verify", about: "1,000,000 entries and 100,000 signatures, and verification while others write", run: verify::run },
-    Section { name: "policy", about: "queries under the policy, and with the tenant written by hand", run: policy::run },
+    Section {
+        name: "verify",
+        about: "1,000,000 entries and 100,000 signatures, and verification while others write",
+        run: verify::run,
+    },
+    Section {
+        name: "policy",
+        about: "queries under the policy, and with the tenant written by hand",
+        run: policy::run,
+    },
     Section { name: "conflicts", about: "serialization failures and deadlocks", run: conflicts::run },
 ];

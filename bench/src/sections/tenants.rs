@@ -46,14 +46,11 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         for (apart, name, database) in &databases {
             database.settle(&mut database.connect()?, &["account"])?;
             let user = format!("writer{apart}");
-            let run = Run::on(database).user(&user).clients(CLIENTS).seconds(bench.duration(6)).seed(round);
+            let run = Run::on(database).user(&user).clients(CLIENTS).seconds(bench.duration(5)).seed(round);
             line.sample(name, run.set("apart", apart).script(&script).measure()?.tps);
         }
         println!("{}", line.progress());
     }
     report.add(line);
-    drop(databases);
-    let mut postgres = bench.cluster().connect("postgres", custody_harness::SUPERUSER)?;
-    postgres.batch_execute("DROP ROLE writer0, writer1")?;
     Ok(())
 }

@@ -57,7 +57,7 @@ pub fn clients(bench: &Bench, report: &mut Report) -> Result<()> {
     warm_up(&databases)?;
     for number in 0..bench.rounds(3) {
         for (clients, line) in &mut lines {
-            round(&databases, line, *clients, bench.duration(6), number)?;
+            round(&databases, line, *clients, bench.duration(5), number)?;
         }
     }
     lines.into_iter().for_each(|(_, line)| report.add(line));

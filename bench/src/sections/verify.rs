@@ -114,7 +114,10 @@ fn bytes(bench: &Bench, report: &mut Report, verifications: &Verifications<'_>, 
     let database = bench.database(Contestant::Custody, &schema, &[])?;
     let mut client = database.connect()?;
     client.batch_execute("SELECT custody.protect('item'); SELECT custody.audit('item')")?;
-    client.batch_execute(&format!("INSERT INTO item SELECT r.*, 't' || r.id % {tenants} FROM ({}) r (id)", bulk::rows(ENTRIES)))?;
+    client.batch_execute(&format!(
+        "INSERT INTO item SELECT r.*, 't' || r.id % {tenants} FROM ({}) r (id)",
+        bulk::rows(ENTRIES)
+    ))?;
     database.settle(&mut client, &["ANALYZE custody.entry"])?;
     let bytes: i64 = one(&mut client, BYTES)?;
     let entries: i64 = one(&mut client, "SELECT count(*) FROM custody.entry")?;

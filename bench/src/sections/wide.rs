@@ -40,7 +40,9 @@ fn shapes() -> [Shape; 5] {
     };
     let with_body = |length: u32, rows: u32| {
         let body = digits(length);
-        format!("SELECT g, 0, left(g || b.body, {length}) FROM (SELECT {body} AS body OFFSET 0) b, generate_series(1, {rows}) g")
+        format!(
+            "SELECT g, 0, left(g || b.body, {length}) FROM (SELECT {body} AS body OFFSET 0) b, generate_series(1, {rows}) g"
+        )
     };
     let body = "CREATE TABLE wide (id bigint PRIMARY KEY, n integer NOT NULL, body text NOT NULL)";
     [
