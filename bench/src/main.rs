@@ -88,6 +88,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         let begun = Instant::now();
         report.begin(section.name);
         if let Err(e) = (section.run)(&bench, &mut report) {
+            place::wait_if_interrupted();
             println!("   could not be run to its end: {}", contestant::words(&*e));
             all_ran = false;
         }

@@ -6,13 +6,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use custody_harness::{Cluster, Installation, Result, must};
 
 /// What a Unix socket's path may have at most, less the socket's own name.
 const LONGEST_DIRECTORY: usize = 107 - "/.s.PGSQL.5432".len();
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// What runs now, for whoever interrupts.
 static RUNNING: Mutex<Vec<(Installation, PathBuf)>> = Mutex::new(Vec::new());
 
@@ -40,6 +42,7 @@ impl Place {
             fs::create_dir_all(&dir)?;
             let sync_microseconds = time_of_sync(&dir)?;
             ctrlc::set_handler(|| {
+                INTERRUPTED.store(true, Ordering::SeqCst);
                 println!("\nInterrupted: stopping the clusters and removing them.");
                 clear();
                 std::process::exit(130);
@@ -62,6 +65,15 @@ impl Drop for Place {
     fn drop(&mut self) {
         clear();
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// After a failure: if an interrupt was its cause, the handler has the last word.
+pub fn wait_if_interrupted() {
+    // ^C reaches our children too, and they may be faster than the handler.
+    std::thread::sleep(Duration::from_millis(100));
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 
