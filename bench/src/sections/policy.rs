@@ -134,7 +134,7 @@ fn over_the_wire(bench: &Bench, database: &Database<'_>) -> Result<Line> {
     let uuid = format!("'{TENANT}'::uuid");
     let mut line =
         Line::new("point query, a round trip each", "µs/query", "by hand").target("policy", Target::AtMost(1.05));
-    for round in 0..bench.rounds(11) {
+    for round in 0..bench.rounds(9) {
         for (name, schema, by_hand) in order(round) {
             let mut client = session(database, schema)?;
             let prepared = client.prepare(&QUERIES[0].sql(by_hand).replace("$2", &uuid))?;
@@ -173,7 +173,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for query in &QUERIES {
         let mut line = Line::new(query.name, "µs/query", "by hand").target("policy", Target::AtMost(1.05));
         let each = 1e6 / f64::from(query.executions);
-        for round in 0..bench.rounds(11) {
+        for round in 0..bench.rounds(9) {
             for (name, schema, by_hand) in order(round) {
                 let mut client = session(&database, schema)?;
                 client.batch_execute(query.setting)?;

@@ -40,7 +40,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .note("pgaudit writes one line a statement to the server's log, without fsync, and no rows");
     warm_up(&databases)?;
     for number in 0..bench.rounds(5) {
-        round(&databases, &mut line, 8, bench.duration(8), number)?;
+        round(&databases, &mut line, 8, bench.duration(6), number)?;
     }
     report.add(line);
     Ok(())

@@ -73,18 +73,18 @@ fn shapes() -> [Shape; 5] {
         Shape {
             name: FEW_AND_NARROW,
             table: body.into(),
-            rows: 1000,
-            source: with_body(100, 1000),
+            rows: 500,
+            source: with_body(100, 500),
             update: "UPDATE wide SET n = n + 1",
-            passes: 10,
+            passes: 20,
         },
         Shape {
             name: LONG,
             table: body.into(),
-            rows: 1000,
-            source: with_body(100_000, 1000),
+            rows: 500,
+            source: with_body(100_000, 500),
             update: "UPDATE wide SET n = n + 1",
-            passes: 10,
+            passes: 20,
         },
     ]
 }
@@ -127,7 +127,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         let shape = measured.iter().find(|(_, _, shape)| shape.name == name);
         shape.map_or((0.0, 0.0), |(insert, update, _)| (insert.ratio("custody"), update.ratio("custody")))
     };
-    // A thousand rows a statement are another measurement than twenty thousand, so they have a narrow one of their own.
+    // Five hundred rows a statement are another measurement than twenty thousand, so they have a narrow one of their own.
     let (narrow, few_and_narrow) = (of(NARROW), of(FEW_AND_NARROW));
     let mut untouched = Line::new("UPDATE of a short column, custody", "µs/row", "beside 100 bytes")
         .target("beside 100 kB, out of line", Target::AtMost(1.1));
