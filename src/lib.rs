@@ -18,6 +18,7 @@ pgrx::pg_module_magic!();
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::guard::no_backtraces();
+    settings::define();
     pg::context_setting::define();
     pg::xact::register();
     pg::hooks::install();

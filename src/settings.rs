@@ -1,11 +1,35 @@
-//! The settings, all of them: `custody.context` and `custody.request_id` (src/pg/context_setting.rs), and, in a build for
-//! tests alone, `custody.sabotage`.
+//! The settings, all of them: `custody.verify_workers`; `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
+//! in a build for tests alone, `custody.sabotage`.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+static VERIFY_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+
+/// Defines them.
+pub fn define() {
+    GucRegistry::define_int_guc(
+        c"custody.verify_workers",
+        c"How many threads custody.verify() hashes and checks signatures on, the session's own included.",
+        c"",
+        &VERIFY_WORKERS,
+        1,
+        64,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    #[cfg(feature = "sabotage")]
+    sabotage::define();
+}
+
+/// How many threads verification may use, at least 1.
+pub fn verify_workers() -> usize {
+    usize::try_from(VERIFY_WORKERS.get()).unwrap_or(1).max(1)
+}
 
 #[cfg(feature = "sabotage")]
 mod sabotage {
+    use super::*;
     use std::ffi::CString;
-
-    use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
     static SABOTAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
@@ -26,11 +50,7 @@ mod sabotage {
 }
 
 #[cfg(feature = "sabotage")]
-pub use sabotage::{define, sabotaged};
-
-/// Defines what only a sabotaged build has.
-#[cfg(not(feature = "sabotage"))]
-pub fn define() {}
+pub use sabotage::sabotaged;
 
 /// Whether this build has the named defect switched on.
 #[cfg(not(feature = "sabotage"))]

@@ -51,7 +51,6 @@ pub fn define() {
             None,
             None,
         );
-        crate::settings::define();
         pg_sys::MarkGUCPrefixReserved(c"custody".as_ptr());
     }
 }

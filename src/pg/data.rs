@@ -18,11 +18,6 @@ pub fn uuid(value: Uuid) -> Nulled {
     pgrx::Uuid::from_bytes(*value.as_bytes()).into_datum()
 }
 
-/// Bytes.
-pub fn bytes(value: &[u8]) -> Nulled {
-    value.into_datum()
-}
-
 /// The uuid in a Datum.
 ///
 /// # Safety

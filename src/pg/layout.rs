@@ -215,6 +215,8 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Read<'a, Option<&'a str>> {
         match self.bytes()? {
             None => Ok(None),
+            // SAFETY: ASCII is UTF-8. Looking for anything else is much faster than reading it as UTF-8.
+            Some(bytes) if bytes.is_ascii() => Ok(Some(unsafe { std::str::from_utf8_unchecked(bytes) })),
             Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| Decoded::Unreadable),
         }
     }

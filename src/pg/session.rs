@@ -141,6 +141,11 @@ pub fn next_command() {
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
+/// Tells the client something on the way.
+pub fn notice(text: &str) {
+    pgrx::notice!("{text}");
+}
+
 /// Raises a pending query cancel or termination.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();

@@ -1,11 +1,15 @@
-//! Whether the log is whole: walks the chains with the pure core, and looks at what is switched on now.
+//! Whether the log is whole: clears what is beyond doubt in one sweep, walks the chains that are not, and looks at what is
+//! switched on now.
+
+mod sweep;
 
 use pgrx::spi::{Spi, SpiHeapTupleData};
 use serde_json::Value;
 use uuid::Uuid;
 
 use custody_core::entry::Entry;
-use custody_core::verify::{ChainId, Head, KeyRecord, Report, Verifier};
+use custody_core::sweep::Sweep;
+use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verifier};
 
 use crate::audit::{incarnation, transaction};
 use crate::error::{Error, Result};
@@ -90,11 +94,21 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>)
     let against_heads = heads.is_some();
     let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h.0))?;
     let heads: Vec<Head> = heads.into_iter().filter(|h| tenant.is_none_or(|t| t == h.chain.tenant)).collect();
-    let keys = keys()?;
-    let mut walk = Walk { verifier: Verifier::new(&keys, pins.as_deref(), heads), guard_lifted: 0 };
-    walk.all(tenant)?;
-    let guard_lifted = walk.guard_lifted;
-    let report = walk.verifier.finish();
+    let keys = Keys::new(&keys()?, pins.as_deref());
+    let first = sweep::sweep(&Sweep::new(keys.clone(), &heads), tenant)?;
+    let mut walk = Verifier::with_keys(keys, heads);
+    match first.unreadable {
+        true => walk_chains(&mut walk, tenant, None)?,
+        false => {
+            walk.add_clear(&first.swept.clear);
+            walk.forget_heads_but(&first.swept.doubtful);
+            if !first.swept.doubtful.is_empty() {
+                walk_chains(&mut walk, tenant, Some(&first.swept.doubtful))?;
+            }
+        }
+    }
+    let guard_lifted = first.guard_lifted;
+    let report = walk.finish();
     let mut findings: Vec<Finding> = report
         .findings
         .iter()
@@ -162,87 +176,86 @@ fn summary(
     Ok(text)
 }
 
-struct Walk {
-    verifier: Verifier,
-    guard_lifted: u64,
+/// Walks entries in order, a thousand at a time: all of them, or those of the given chains.
+fn walk_chains(walk: &mut Verifier, tenant: Option<&str>, chains: Option<&[ChainId]>) -> Result<()> {
+    const ENTRIES: &str = "SELECT e.incarnation, e.tenant::text, e.lane, e.seq, e.format, (e.lsn - '0/0'::pg_catalog.pg_lsn)::bigint, e.ordinal,
+          (EXTRACT(epoch FROM e.at) * 1000000)::bigint, e.xid::text::bigint, e.op::text, e.schema_name::text, e.table_name::text, e.login_role::text, e.acting_role::text,
+          e.move_id, e.actor_seq, e.signs_run, e.key_id::text, e.actor_salt, e.actor::text, e.row_salt, e.row_key::text, e.old::text, e.new::text,
+          e.actor_digest, e.row_digest, e.prev_hash, e.hash, e.signature
+        FROM custody.entry e
+        WHERE ($1 IS NULL OR e.tenant OPERATOR(pg_catalog.=) $1)
+          AND ($2 IS NULL OR (e.tenant::text, e.incarnation, e.lane) IN (SELECT t, i, l FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::uuid[]), pg_catalog.unnest($4::int[])) AS c (t, i, l)))
+        ORDER BY e.tenant, e.incarnation, e.lane, e.seq";
+    type Outcome<T> = std::result::Result<T, pgrx::spi::SpiError>;
+    let failed = |e: pgrx::spi::SpiError| Error::internal(e.to_string());
+    let tenants = chains.map(|chains| chains.iter().map(|c| c.tenant.clone()).collect::<Vec<_>>());
+    let incarnations = chains
+        .map(|chains| chains.iter().map(|c| pgrx::Uuid::from_bytes(*c.incarnation.as_bytes())).collect::<Vec<_>>());
+    let lanes = chains.map(|chains| chains.iter().map(|c| c.lane as i32).collect::<Vec<_>>());
+    let arguments = [tenant.into(), tenants.into(), incarnations.into(), lanes.into()];
+    // One connection a batch: what SPI holds for a batch goes with its connection.
+    let mut cursor = Some(Spi::connect(|client| client.open_cursor(ENTRIES, &arguments).detach_into_name()));
+    while let Some(name) = cursor {
+        cursor = Spi::connect(|client| -> Outcome<_> {
+            let mut cursor = client.find_cursor(&name)?;
+            let table = cursor.fetch(1000)?;
+            if table.is_empty() {
+                return Ok(None);
+            }
+            for row in table {
+                walk_entry(walk, &row)?;
+            }
+            Ok(Some(cursor.detach_into_name()))
+        })
+        .map_err(failed)?;
+        session::check_for_interrupts();
+    }
+    Ok(())
 }
 
-impl Walk {
-    /// Reads every entry in order, a thousand at a time.
-    fn all(&mut self, tenant: Option<&str>) -> Result<()> {
-        const ENTRIES: &str = "SELECT incarnation, tenant::text, lane, seq, format, (lsn - '0/0'::pg_catalog.pg_lsn)::bigint, ordinal,
-              (EXTRACT(epoch FROM at) * 1000000)::bigint, xid::text::bigint, op::text, schema_name::text, table_name::text, login_role::text, acting_role::text,
-              move_id, actor_seq, signs_run, key_id::text, actor_salt, actor::text, row_salt, row_key::text, old::text, new::text,
-              actor_digest, row_digest, prev_hash, hash, signature
-            FROM custody.entry WHERE $1 IS NULL OR tenant OPERATOR(pg_catalog.=) $1
-            ORDER BY tenant, incarnation, lane, seq";
-        type Outcome<T> = std::result::Result<T, pgrx::spi::SpiError>;
-        let failed = |e: pgrx::spi::SpiError| Error::internal(e.to_string());
-        // One connection a batch: what SPI holds for a batch goes with its connection.
-        let mut cursor = Some(Spi::connect(|client| client.open_cursor(ENTRIES, &[tenant.into()]).detach_into_name()));
-        while let Some(name) = cursor {
-            cursor = Spi::connect(|client| -> Outcome<_> {
-                let mut cursor = client.find_cursor(&name)?;
-                let table = cursor.fetch(1000)?;
-                if table.is_empty() {
-                    return Ok(None);
-                }
-                for row in table {
-                    self.entry(&row)?;
-                }
-                Ok(Some(cursor.detach_into_name()))
-            })
-            .map_err(failed)?;
-            session::check_for_interrupts();
-        }
-        Ok(())
-    }
-
-    fn entry(&mut self, row: &SpiHeapTupleData<'_>) -> std::result::Result<(), pgrx::spi::SpiError> {
-        let uuid = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<pgrx::Uuid>(n)?.map(|u| Uuid::from_bytes(*u.as_bytes())));
-        let text = |n| row.get::<String>(n);
-        let bytes = |n| row.get::<Vec<u8>>(n);
-        let big = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<i64>(n)?.unwrap_or_default());
-        let (tenant, op, login, acting) = (text(2)?, text(10)?, text(13)?, text(14)?);
-        let (schema_name, table_name, key_id, actor) = (text(11)?, text(12)?, text(18)?, text(20)?);
-        let (row_key, old, new) = (text(22)?, text(23)?, text(24)?);
-        let (actor_salt, row_salt, actor_digest, row_digest) = (bytes(19)?, bytes(21)?, bytes(25)?, bytes(26)?);
-        let (prev_hash, hash, signature) = (bytes(27)?, bytes(28)?, bytes(29)?);
-        let entry = Entry {
-            incarnation: uuid(1)?.unwrap_or_default(),
-            tenant: tenant.as_deref().unwrap_or_default(),
-            lane: row.get::<i32>(3)?.unwrap_or_default().into(),
-            seq: big(4)?,
-            format: row.get::<i16>(5)?.unwrap_or_default(),
-            lsn: big(6)? as u64,
-            ordinal: row.get::<i32>(7)?.unwrap_or_default().into(),
-            at: big(8)?,
-            xid: big(9)? as u64,
-            op: op.as_deref().unwrap_or_default(),
-            schema_name: schema_name.as_deref(),
-            table_name: table_name.as_deref(),
-            login_role: login.as_deref().unwrap_or_default(),
-            acting_role: acting.as_deref().unwrap_or_default(),
-            move_id: uuid(15)?,
-            actor_seq: big(16)?,
-            signs_run: row.get::<bool>(17)?.unwrap_or_default(),
-            key_id: key_id.as_deref(),
-            actor_salt: actor_salt.as_deref(),
-            actor: actor.as_deref(),
-            row_salt: row_salt.as_deref(),
-            row_key: row_key.as_deref(),
-            old: old.as_deref(),
-            new: new.as_deref(),
-            actor_digest: actor_digest.as_deref(),
-            row_digest: row_digest.as_deref().unwrap_or_default(),
-            prev_hash: prev_hash.as_deref().unwrap_or_default(),
-            hash: hash.as_deref().unwrap_or_default(),
-            signature: signature.as_deref(),
-        };
-        self.guard_lifted += u64::from(entry.op == "GUARD_OFF");
-        self.verifier.entry(&entry);
-        Ok(())
-    }
+fn walk_entry(walk: &mut Verifier, row: &SpiHeapTupleData<'_>) -> std::result::Result<(), pgrx::spi::SpiError> {
+    let uuid = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<pgrx::Uuid>(n)?.map(|u| Uuid::from_bytes(*u.as_bytes())));
+    let text = |n| row.get::<String>(n);
+    let bytes = |n| row.get::<Vec<u8>>(n);
+    let big = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<i64>(n)?.unwrap_or_default());
+    let (tenant, op, login, acting) = (text(2)?, text(10)?, text(13)?, text(14)?);
+    let (schema_name, table_name, key_id, actor) = (text(11)?, text(12)?, text(18)?, text(20)?);
+    let (row_key, old, new) = (text(22)?, text(23)?, text(24)?);
+    let (actor_salt, row_salt, actor_digest, row_digest) = (bytes(19)?, bytes(21)?, bytes(25)?, bytes(26)?);
+    let (prev_hash, hash, signature) = (bytes(27)?, bytes(28)?, bytes(29)?);
+    let entry = Entry {
+        incarnation: uuid(1)?.unwrap_or_default(),
+        tenant: tenant.as_deref().unwrap_or_default(),
+        lane: row.get::<i32>(3)?.unwrap_or_default().into(),
+        seq: big(4)?,
+        format: row.get::<i16>(5)?.unwrap_or_default(),
+        lsn: big(6)? as u64,
+        ordinal: row.get::<i32>(7)?.unwrap_or_default().into(),
+        at: big(8)?,
+        xid: big(9)? as u64,
+        op: op.as_deref().unwrap_or_default(),
+        schema_name: schema_name.as_deref(),
+        table_name: table_name.as_deref(),
+        login_role: login.as_deref().unwrap_or_default(),
+        acting_role: acting.as_deref().unwrap_or_default(),
+        move_id: uuid(15)?,
+        actor_seq: big(16)?,
+        signs_run: row.get::<bool>(17)?.unwrap_or_default(),
+        key_id: key_id.as_deref(),
+        actor_salt: actor_salt.as_deref(),
+        actor: actor.as_deref(),
+        row_salt: row_salt.as_deref(),
+        row_key: row_key.as_deref(),
+        old: old.as_deref(),
+        new: new.as_deref(),
+        actor_digest: actor_digest.as_deref(),
+        row_digest: row_digest.as_deref().unwrap_or_default(),
+        prev_hash: prev_hash.as_deref().unwrap_or_default(),
+        hash: hash.as_deref().unwrap_or_default(),
+        signature: signature.as_deref(),
+    };
+    walk.entry(&entry);
+    Ok(())
 }
 
 fn keys() -> Result<Vec<KeyRecord>> {

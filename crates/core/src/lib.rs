@@ -10,6 +10,7 @@ pub mod journal;
 pub mod json;
 pub mod key;
 pub mod redact;
+pub mod sweep;
 pub mod token;
 pub mod verify;
 

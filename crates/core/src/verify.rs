@@ -137,6 +137,35 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+/// The keys that entries may be signed with, by incarnation and name.
+#[derive(Clone)]
+pub struct Keys(HashMap<Uuid, HashMap<String, Vec<Key>>>);
+
+impl Keys {
+    /// Trusts all that are rightly named; or, with pinned fingerprints, those keys and what they vouch for.
+    pub fn new(records: &[KeyRecord], pins: Option<&[String]>) -> Self {
+        let trusted = pins.map(|pins| vouched_for(records, pins));
+        let mut known: HashMap<Uuid, HashMap<String, Vec<Key>>> = HashMap::new();
+        for (i, record) in records.iter().enumerate().filter(|(_, r)| well_named(r)) {
+            let public = PublicKey::from_bytes(&record.public_key);
+            let trusted = trusted.as_ref().is_none_or(|t| t.contains(&i));
+            let of_incarnation = known.entry(record.incarnation).or_default();
+            of_incarnation.entry(record.key_id.clone()).or_default().push(Key { public, trusted });
+        }
+        Self(known)
+    }
+
+    fn named(&self, incarnation: Uuid, key_id: &str) -> Option<&[Key]> {
+        self.0.get(&incarnation)?.get(key_id).map(Vec::as_slice)
+    }
+
+    /// Whether a trusted key of that name made the signature.
+    pub fn signed(&self, incarnation: Uuid, key_id: &str, hash: &[u8], signature: &[u8]) -> bool {
+        self.named(incarnation, key_id).is_some_and(|keys| keys.iter().any(|k| k.signed(hash, signature)))
+    }
+}
+
+#[derive(Clone)]
 struct Key {
     /// None if the bytes are no point of the curve: then nothing verifies.
     public: Option<PublicKey>,
@@ -167,7 +196,7 @@ struct Before {
 
 /// Takes entries sorted by chain and `seq`, and finds what is wrong with them.
 pub struct Verifier {
-    keys: HashMap<(Uuid, String), Vec<Key>>,
+    keys: Keys,
     heads: HashMap<ChainId, Vec<(i64, Vec<u8>)>>,
     chain: Option<Chain>,
     counts: Counts,
@@ -179,19 +208,17 @@ pub struct Verifier {
 impl Verifier {
     /// A walk that knows these keys; trusts all of them, or, with pinned fingerprints, those keys and what they vouch for.
     pub fn new(keys: &[KeyRecord], pins: Option<&[String]>, heads: Vec<Head>) -> Self {
-        let trusted = pins.map(|pins| vouched_for(keys, pins));
-        let mut known: HashMap<_, Vec<Key>> = HashMap::new();
-        for (i, record) in keys.iter().enumerate().filter(|(_, r)| well_named(r)) {
-            let public = PublicKey::from_bytes(&record.public_key);
-            let trusted = trusted.as_ref().is_none_or(|t| t.contains(&i));
-            known.entry((record.incarnation, record.key_id.clone())).or_default().push(Key { public, trusted });
-        }
+        Self::with_keys(Keys::new(keys, pins), heads)
+    }
+
+    /// A walk that trusts these keys, and holds the log against these heads.
+    pub fn with_keys(keys: Keys, heads: Vec<Head>) -> Self {
         let mut by_chain: HashMap<ChainId, Vec<(i64, Vec<u8>)>> = HashMap::new();
         for head in heads {
             by_chain.entry(head.chain).or_default().push((head.seq, head.hash));
         }
         Self {
-            keys: known,
+            keys,
             heads: by_chain,
             chain: None,
             counts: Counts::default(),
@@ -257,6 +284,21 @@ impl Verifier {
         chain.expected = e.seq + 1;
         chain.before = Some(Before { seq: e.seq, xid: e.xid, signs_run: e.signs_run, well_signed, own_hash_right });
         self.chain = Some(chain);
+    }
+
+    /// Adds what was found right without a walk, so that the report is of all.
+    pub fn add_clear(&mut self, clear: &Counts) {
+        self.counts.entries += clear.entries;
+        self.counts.chains += clear.chains;
+        self.counts.signatures += clear.signatures;
+        for (incarnation, entries) in &clear.by_incarnation {
+            *self.counts.by_incarnation.entry(*incarnation).or_default() += entries;
+        }
+    }
+
+    /// Takes the heads of all chains but these as already held against the log.
+    pub fn forget_heads_but(&mut self, chains: &[ChainId]) {
+        self.heads.retain(|chain, _| chains.contains(chain));
     }
 
     /// Ends the walk.
@@ -361,7 +403,7 @@ impl Verifier {
             self.find(Verdict::Unsigned, chain, e.seq, "its signature was removed");
             return false;
         };
-        match self.keys.get(&(e.incarnation, key_id.to_owned())) {
+        match self.keys.named(e.incarnation, key_id) {
             None => {
                 let detail = format!("key {key_id} is not registered for this incarnation");
                 self.find(Verdict::KeyNotValid, chain, e.seq, detail);

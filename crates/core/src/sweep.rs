@@ -1,0 +1,245 @@
+//! Verification in any order: clears chains that are beyond doubt, at the speed of hashing, with as many threads as there are.
+//!
+//! All but two of the checks of format section 8 concern one entry alone. The two that do not (numbers without gaps, each entry
+//! linked to the one before) only need the ends of *spans*: stretches of one chain found whole. Spans from anywhere are joined as
+//! they come in, so memory grows with the number of chains, not of entries. A chain in which anything at all is not as it should
+//! be is only called doubtful: what is wrong with it, and where, is for the `Verifier` to say, which walks it in order.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::Hash;
+use crate::entry::{Entry, FORMAT, actor_digest, genesis, row_digest};
+use crate::verify::{ChainId, Counts, Head, Keys};
+
+/// What all threads of a sweep share.
+pub struct Sweep {
+    keys: Keys,
+    heads: HashMap<ChainId, Vec<(i64, Vec<u8>)>>,
+}
+
+/// A stretch of a chain without a gap, every link in it right.
+#[derive(Clone, Debug)]
+struct Span {
+    first: i64,
+    first_prev: Hash,
+    first_xid: u64,
+    last: i64,
+    last_hash: Hash,
+    last_xid: u64,
+    last_signs: bool,
+}
+
+impl Span {
+    /// Whether `next` begins with the entry that this one's last entry is followed by.
+    fn leads_to(&self, next: &Span) -> bool {
+        self.last.checked_add(1) == Some(next.first)
+            && self.last_hash == next.first_prev
+            && (self.last_xid == next.first_xid || self.last_signs)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    entries: u64,
+    signatures: u64,
+    doubtful: bool,
+}
+
+struct PartChain {
+    id: ChainId,
+    spans: Vec<Span>,
+    tally: Tally,
+}
+
+/// What one thread has found in its share of the log, which may be any.
+#[derive(Default)]
+pub struct Part {
+    chains: Vec<PartChain>,
+    by_id: HashMap<ChainId, usize>,
+    /// The chain seen last: most often the next one too.
+    last: usize,
+}
+
+#[derive(Default)]
+struct WholeChain {
+    spans: BTreeMap<i64, Span>,
+    tally: Tally,
+}
+
+/// All parts, joined.
+#[derive(Default)]
+pub struct Whole {
+    chains: HashMap<ChainId, WholeChain>,
+}
+
+/// The outcome of a sweep.
+pub struct Swept {
+    /// What was checked and found right.
+    pub clear: Counts,
+    /// The chains that have to be walked.
+    pub doubtful: Vec<ChainId>,
+}
+
+impl Sweep {
+    /// A sweep that trusts these keys, and holds the log against these heads.
+    pub fn new(keys: Keys, heads: &[Head]) -> Self {
+        let mut by_chain: HashMap<ChainId, Vec<(i64, Vec<u8>)>> = HashMap::new();
+        for head in heads {
+            by_chain.entry(head.chain.clone()).or_default().push((head.seq, head.hash.clone()));
+        }
+        Self { keys, heads: by_chain }
+    }
+
+    /// Checks one entry, and adds it to what is known of its chain.
+    pub fn entry(&self, part: &mut Part, e: &Entry<'_>) {
+        let at = part.chain(e);
+        let chain = &mut part.chains[at];
+        chain.tally.entries += 1;
+        match self.checked(e) {
+            None => chain.tally.doubtful = true,
+            Some(span) => {
+                chain.tally.signatures += u64::from(e.signs_run);
+                if !self.heads.is_empty() {
+                    let heads = self.heads.get(&chain.id).map_or(&[][..], Vec::as_slice);
+                    chain.tally.doubtful |= heads.iter().any(|(seq, hash)| *seq == e.seq && hash != e.hash);
+                }
+                match chain.spans.last_mut().filter(|before| before.leads_to(&span)) {
+                    Some(before) => {
+                        (before.last, before.last_hash) = (span.last, span.last_hash);
+                        (before.last_xid, before.last_signs) = (span.last_xid, span.last_signs);
+                    }
+                    None => chain.spans.push(span),
+                }
+            }
+        }
+    }
+
+    /// All that concerns the entry alone; none if anything about it is not as it should be.
+    fn checked(&self, e: &Entry<'_>) -> Option<Span> {
+        let row_right = row_digest(e.row_salt?, e.row_key, e.old, e.new) == e.row_digest;
+        let actor_right = match (e.actor_salt, e.actor, e.actor_digest) {
+            (Some(salt), Some(actor), Some(digest)) => e.actor_seq == e.seq && actor_digest(salt, actor) == digest,
+            (None, None, None) => (1..e.seq).contains(&e.actor_seq),
+            _ => false,
+        };
+        let own_hash: Hash = e.hash.try_into().ok()?;
+        let signed = match (e.signs_run, e.key_id, e.signature) {
+            (true, Some(key_id), Some(signature)) => self.keys.signed(e.incarnation, key_id, e.hash, signature),
+            (false, None, None) => true,
+            _ => false,
+        };
+        let right = row_right
+            && actor_right
+            && signed
+            && e.format == FORMAT
+            && e.op != "CAPTURE_OFF"
+            && e.compute_hash() == own_hash;
+        right.then_some(Span {
+            first: e.seq,
+            first_prev: e.prev_hash.try_into().ok()?,
+            first_xid: e.xid,
+            last: e.seq,
+            last_hash: own_hash,
+            last_xid: e.xid,
+            last_signs: e.signs_run,
+        })
+    }
+
+    /// Says which chains are beyond doubt.
+    pub fn finish(&self, whole: Whole) -> Swept {
+        let mut swept = Swept { clear: Counts::default(), doubtful: Vec::new() };
+        for (id, chain) in &whole.chains {
+            let reaches = self.heads.get(id).and_then(|heads| heads.iter().map(|h| h.0).max()).unwrap_or(0);
+            let whole = chain.spans.len() == 1
+                && chain.spans.values().all(|s| {
+                    s.first == 1
+                        && s.first_prev == genesis(id.incarnation, &id.tenant, id.lane)
+                        && s.last_signs
+                        && s.last >= reaches
+                });
+            if whole && !chain.tally.doubtful {
+                swept.clear.chains += 1;
+                swept.clear.entries += chain.tally.entries;
+                swept.clear.signatures += chain.tally.signatures;
+                *swept.clear.by_incarnation.entry(id.incarnation).or_default() += chain.tally.entries;
+            } else {
+                swept.doubtful.push(id.clone());
+            }
+        }
+        swept.doubtful.extend(self.heads.keys().filter(|id| !whole.chains.contains_key(id)).cloned());
+        swept.doubtful.sort();
+        swept
+    }
+}
+
+impl Part {
+    fn chain(&mut self, e: &Entry<'_>) -> usize {
+        let is = |c: &PartChain| c.id.lane == e.lane && c.id.incarnation == e.incarnation && c.id.tenant == e.tenant;
+        if !self.chains.get(self.last).is_some_and(is) {
+            let id = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
+            self.last = *self.by_id.entry(id).or_insert_with_key(|id| {
+                self.chains.push(PartChain { id: id.clone(), spans: Vec::new(), tally: Tally::default() });
+                self.chains.len() - 1
+            });
+        }
+        self.last
+    }
+}
+
+impl Whole {
+    /// Takes in a part.
+    pub fn add(&mut self, part: Part) {
+        for mut found in part.chains {
+            let chain = self.chains.entry(found.id).or_default();
+            chain.tally.entries += found.tally.entries;
+            chain.tally.signatures += found.tally.signatures;
+            chain.tally.doubtful |= found.tally.doubtful;
+            // A chain in doubt is walked anyway: its spans need not be kept.
+            if chain.tally.doubtful {
+                chain.spans.clear();
+                found.spans.clear();
+            }
+            for span in found.spans {
+                chain.join(span);
+            }
+        }
+    }
+
+    /// Entries taken in so far.
+    pub fn entries(&self) -> u64 {
+        self.chains.values().map(|c| c.tally.entries).sum()
+    }
+}
+
+impl WholeChain {
+    fn join(&mut self, mut span: Span) {
+        if let Some((_, before)) = self.spans.range(..=span.first).next_back()
+            && before.last >= span.first - 1
+        {
+            if !before.leads_to(&span) {
+                self.tally.doubtful = true;
+                return;
+            }
+            let before = before.clone();
+            span = Span {
+                last: span.last,
+                last_hash: span.last_hash,
+                last_xid: span.last_xid,
+                last_signs: span.last_signs,
+                ..before
+            };
+        }
+        if let Some((_, after)) = self.spans.range(span.first.saturating_add(1)..).next()
+            && span.last >= after.first.saturating_sub(1)
+        {
+            if !span.leads_to(after) {
+                self.tally.doubtful = true;
+                return;
+            }
+            let after = after.clone();
+            self.spans.remove(&after.first);
+            span = Span { first: span.first, first_prev: span.first_prev, first_xid: span.first_xid, ..after };
+        }
+        self.spans.insert(span.first, span);
+    }
+}
