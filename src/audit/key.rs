@@ -7,16 +7,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use custody_core::key::PrivateKey;
+use custody_core::key_file::KeyFile;
+pub use custody_core::key_file::Secret;
 
 use crate::audit::transaction;
 use crate::error::{Error, Result};
 use crate::pg::{scan, session};
-
-/// 32 bytes that are wiped when they are dropped.
-pub type Secret = Zeroizing<[u8; 32]>;
 
 /// The private half, and what redacted values are digested with.
 struct Held {
@@ -49,27 +48,26 @@ pub fn redaction_key(incarnation: Uuid) -> Result<Secret> {
 /// A new key for an incarnation, in a file of its own. The redaction key stays that of the parent, if it can be read, so that
 /// digests of equal values stay equal.
 pub fn make(incarnation: Uuid, parent: Option<Uuid>) -> Result<Made> {
-    let mut seed = Zeroizing::new([0; 32]);
-    let mut redaction = Zeroizing::new([0; 32]);
-    for bytes in [&mut seed, &mut redaction] {
+    let mut file = KeyFile { signing: Secret::default(), redaction: Secret::default() };
+    for bytes in [&mut file.signing, &mut file.redaction] {
         transaction::fill_random(&mut bytes[..])?;
     }
     let mut endorsed_by = None;
-    let signing = PrivateKey::from_seed(&seed);
+    let signing = PrivateKey::from_seed(&file.signing);
     if let Some(parent) = parent
         && hold(parent).is_ok()
     {
         HELD.with_borrow(|held| {
             if let Some(held) = held {
-                redaction = held.redaction.clone();
+                file.redaction = held.redaction.clone();
                 let endorsement = held.signing.endorse(incarnation, &signing.public_key());
                 endorsed_by = Some((held.signing.key_id().to_owned(), endorsement));
             }
         });
     }
-    write_file(&path(signing.key_id()), &seed, &redaction)?;
+    write_file(&path(signing.key_id()), &file)?;
     let made = Made { key_id: signing.key_id().to_owned(), public_key: signing.public_key(), endorsed_by };
-    HELD.set(Some(Held { incarnation, signing, redaction }));
+    HELD.set(Some(Held { incarnation, signing, redaction: file.redaction }));
     Ok(made)
 }
 
@@ -120,12 +118,12 @@ fn hold(incarnation: Uuid) -> Result<()> {
             why: "no key is registered for this incarnation".into(),
         });
     };
-    let (seed, redaction) = read_file(&path(&key_id))?;
-    let signing = PrivateKey::from_seed(&seed);
+    let file = read_file(&path(&key_id))?;
+    let signing = PrivateKey::from_seed(&file.signing);
     if signing.key_id() != key_id {
         return Err(missing(&path(&key_id), "it holds another key"));
     }
-    HELD.set(Some(Held { incarnation, signing, redaction }));
+    HELD.set(Some(Held { incarnation, signing, redaction: file.redaction }));
     Ok(())
 }
 
@@ -138,8 +136,8 @@ fn missing(path: &Path, why: impl ToString) -> Error {
 }
 
 /// Writes a key file and makes it last before anything is signed with it.
-fn write_file(path: &Path, seed: &[u8; 32], redaction: &[u8; 32]) -> Result<()> {
-    let text = Zeroizing::new(format!("pg_custody key 1\nsigning {}\nredaction {}\n", *hex(seed), *hex(redaction)));
+fn write_file(path: &Path, content: &KeyFile) -> Result<()> {
+    let text = content.to_text();
     let write = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         if !dir.exists() {
@@ -157,7 +155,7 @@ fn write_file(path: &Path, seed: &[u8; 32], redaction: &[u8; 32]) -> Result<()> 
     write().map_err(|e| missing(path, e))
 }
 
-fn read_file(path: &Path) -> Result<(Secret, Secret)> {
+fn read_file(path: &Path) -> Result<KeyFile> {
     let mut file = File::open(path).map_err(|e| missing(path, e))?;
     let metadata = file.metadata().map_err(|e| missing(path, e))?;
     if metadata.mode() & 0o077 != 0 {
@@ -165,35 +163,5 @@ fn read_file(path: &Path) -> Result<(Secret, Secret)> {
     }
     let mut text = Zeroizing::new(String::with_capacity(256));
     file.read_to_string(&mut text).map_err(|e| missing(path, e))?;
-    let mut lines = text.lines();
-    let damaged = || missing(path, "it is not a key file of pg_custody");
-    if lines.next() != Some("pg_custody key 1") {
-        return Err(damaged());
-    }
-    let mut part = |name: &str| {
-        let digits =
-            lines.next().and_then(|l| l.strip_prefix(name)).and_then(|l| l.strip_prefix(' ')).ok_or_else(damaged)?;
-        unhex(digits).ok_or_else(damaged)
-    };
-    Ok((part("signing")?, part("redaction")?))
-}
-
-fn hex(bytes: &[u8; 32]) -> Zeroizing<String> {
-    Zeroizing::new(custody_core::key::hex(bytes))
-}
-
-fn unhex(digits: &str) -> Option<Secret> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let parsed = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok());
-        let Some(value) = parsed else {
-            bytes.zeroize();
-            return None;
-        };
-        *byte = value;
-    }
-    Some(bytes)
+    KeyFile::parse(&text).ok_or_else(|| missing(path, "it is not a key file of pg_custody"))
 }

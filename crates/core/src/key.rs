@@ -103,6 +103,23 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
+/// Reads lower-case hex into `out`, and says whether `digits` are that and of its length. `out` may change even if not.
+pub fn unhex(digits: &str, out: &mut [u8]) -> bool {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    if digits.len() != 2 * out.len() {
+        return false;
+    }
+    for (byte, pair) in out.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let (Some(high), Some(low)) = (value(pair[0]), value(pair[1])) else { return false };
+        *byte = high << 4 | low;
+    }
+    true
+}
+
 /// Appends lower-case hex.
 pub fn push_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod journal;
 pub mod json;
 pub mod key;
+pub mod key_file;
 pub mod redact;
 pub mod sweep;
 pub mod token;
