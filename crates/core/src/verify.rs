@@ -180,7 +180,8 @@ impl Key {
 
 struct Chain {
     id: ChainId,
-    expected: i64,
+    /// One more than the last `seq`, whatever that is.
+    expected: i128,
     prev: Vec<u8>,
     before: Option<Before>,
 }
@@ -245,14 +246,15 @@ impl Verifier {
         *self.counts.by_incarnation.entry(e.incarnation).or_default() += 1;
 
         let Some(mut chain) = self.chain.take() else { return };
-        let in_place = e.seq == chain.expected;
-        if e.seq > chain.expected {
-            let detail = match e.seq - 1 - chain.expected {
+        let seq = i128::from(e.seq);
+        let in_place = seq == chain.expected;
+        if seq > chain.expected {
+            let detail = match seq - 1 - chain.expected {
                 0 => format!("entry {} is missing", chain.expected),
-                _ => format!("entries {} to {} are missing", chain.expected, e.seq - 1),
+                _ => format!("entries {} to {} are missing", chain.expected, seq - 1),
             };
-            self.find(Verdict::Deleted, &chain.id, chain.expected, detail);
-        } else if e.seq < chain.expected {
+            self.find(Verdict::Deleted, &chain.id, chain.expected as i64, detail);
+        } else if seq < chain.expected {
             let detail = format!("entry {} was to come here", chain.expected);
             self.find(Verdict::Inserted, &chain.id, e.seq, detail);
         }
@@ -281,7 +283,7 @@ impl Verifier {
 
         chain.prev.clear();
         chain.prev.extend_from_slice(e.hash);
-        chain.expected = e.seq + 1;
+        chain.expected = seq + 1;
         chain.before = Some(Before { seq: e.seq, xid: e.xid, signs_run: e.signs_run, well_signed, own_hash_right });
         self.chain = Some(chain);
     }
@@ -440,10 +442,10 @@ impl Verifier {
         }
         if let Some(heads) = self.heads.remove(&chain.id)
             && let Some(last) = heads.iter().map(|h| h.0).max()
-            && last >= chain.expected
+            && i128::from(last) >= chain.expected
         {
             let detail = format!("the chain ends here; a head kept from before says it reached entry {last}");
-            self.find(Verdict::Truncated, &chain.id, chain.expected, detail);
+            self.find(Verdict::Truncated, &chain.id, chain.expected as i64, detail);
         }
         self.seen.clear();
     }
