@@ -6,6 +6,7 @@
 
 pub mod encoding;
 pub mod entry;
+pub mod export;
 pub mod journal;
 pub mod json;
 pub mod key;
