@@ -277,7 +277,7 @@ ENTRY = {
     "prev_hash": _read_bytes, "hash": _read_bytes, "signature": _or_absent(_read_bytes),
 }
 KEY = {
-    "key_id": _read_text, "incarnation": _read_uuid, "public_key": _read_bytes, "fingerprint": _read_text,
+    "key_id": _read_text, "incarnation": _read_uuid, "public_key": _read_bytes, "fingerprint": _read_bytes,
     "predecessor": _or_absent(_read_text), "endorsement": _or_absent(_read_bytes),
 }
 HEAD = {"incarnation": _read_uuid, "tenant": _read_text, "lane": _read_integer, "seq": _read_integer, "hash": _read_bytes}
@@ -294,9 +294,16 @@ def _no_constant(name):
     raise ValueError(f"{name} is not JSON")
 
 
+def _integer(digits):
+    if digits == "-0":
+        raise ValueError("-0 is no integer")
+    return int(digits)
+
+
 def _parse(raw):
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_members_once, parse_constant=_no_constant)
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_members_once, parse_constant=_no_constant,
+                          parse_int=_integer)
     except UnicodeDecodeError:
         raise Unreadable("not UTF-8") from None
     except RecursionError:
