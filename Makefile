@@ -13,7 +13,7 @@ SABOTAGED := $(TARGET)/sabotage/release/libpg_custody.so
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
 
 .DELETE_ON_ERROR:
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-db bench lint fmt stage clean help
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz bench lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) ## build the library and the install script
 
@@ -68,13 +68,20 @@ psql: ## open psql on the demo's database
 stop: ## stop the demo's cluster
 	@$(TARGET)/release/custody-demo stop --stage $(STAGE)
 
-test: test-core test-checker test-db ## everything: pure core, independent checker, in the database and over the wire
+test: test-core test-checker test-fuzz test-db ## everything: pure core, independent checker, in the database and over the wire
 
 test-core: | .deps ## the pure core, in seconds
 	cargo test --package custody-core
 
 test-checker: | .deps ## the independent checker, in Python
 	tools/python -m unittest discover --start-directory tests/checker
+
+test-fuzz: | .deps ## every fuzz target for a few seconds
+	@tools/fuzz 4
+
+SECONDS := 60
+fuzz: | .deps ## every fuzz target for SECONDS=60 each; TARGETS="export token" for some
+	@tools/fuzz $(SECONDS) $(TARGETS)
 
 test-db: $(STAGED) $(SABOTAGED) ## in the database and over the wire, on private clusters
 	cargo build --release --package custody-demo
@@ -89,10 +96,12 @@ bench: $(STAGED) ## speed, side by side with unaudited tables and other audits: 
 
 lint: | .deps ## format and clippy, warnings denied
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo clippy --workspace --all-targets --release -- -D warnings
 
 fmt:
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 clean: ## remove what was built
 	cargo clean

@@ -1,0 +1,227 @@
+//! One function for each parser of the pure core. It takes any bytes, and panics if the parser breaks a promise.
+//!
+//! `fuzz_targets/` gives them to libFuzzer; `crates/core/tests/fuzz_smoke.rs` runs them over `seeds/` and random changes of those.
+
+use std::fmt;
+use std::str;
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use custody_core::export::{self, Reader, Record};
+use custody_core::json::{is_number, parse_strict, push_string};
+use custody_core::key::hex;
+use custody_core::key_file::KeyFile;
+use custody_core::token::{self, TokenError, TokenKey};
+use ed25519_dalek::{Signer, SigningKey};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value, json};
+
+/// A target, by its name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 6] =
+    [("export", export), ("heads", heads), ("json", json), ("key_file", key_file), ("text", text), ("token", token)];
+
+/// A log of two lives, its heads, and the key that both descend from.
+pub const LOG: &str = include_str!("../seeds/export/log.jsonl");
+pub const HEADS: &str = include_str!("../seeds/heads/heads.json");
+pub const PIN: &str = "2ac1164af74f2b109db11d60e421ccaf55d5e1c1dd71447aa94bbf266a8a56c9";
+
+/// What is read is what the JSON says; what verifies against the heads and the pin has the entries that were written.
+pub fn export(data: &[u8]) {
+    let limit = 1 << 20;
+    let Some(written) = rewrite(data, limit) else {
+        let _ = export::verify(Reader::with_limit(data, limit), None, Vec::new());
+        return;
+    };
+    let lines = data.strip_suffix(b"\n").unwrap_or(data).split(|b| *b == b'\n').filter(|_| !data.is_empty());
+    let mut count = 0;
+    for (line, ours) in lines.zip(&written) {
+        let mut said = parse_strict(line).expect("what the reader took is JSON");
+        let ours = parse_strict(ours.as_bytes()).expect("what the writer wrote is JSON");
+        if said["record"] == "key" {
+            said["fingerprint"] = ours["fingerprint"].clone();
+        } else if said["format"].as_i64().is_some_and(|format| i16::try_from(format).is_err()) {
+            said["format"] = i16::MAX.into();
+        }
+        assert_eq!(said, ours);
+        count += 1;
+    }
+    assert_eq!(count, written.len());
+    assert_eq!(rewrite(written.concat().as_bytes(), usize::MAX).as_ref(), Some(&written));
+
+    let heads = export::read_heads(HEADS.as_bytes()).expect("our own heads");
+    let verify = |export| export::verify(export, Some(&[PIN.to_owned()]), heads).expect("it was read just now");
+    if verify(Reader::with_limit(data, limit)).findings.is_empty() {
+        let entries = written.iter().filter(|line| line.starts_with("{\"record\": \"entry\""));
+        assert!(entries.eq(LOG.split_inclusive('\n').filter(|line| line.starts_with("{\"record\": \"entry\""))));
+    }
+}
+
+/// The lines as we write them; none if it is unreadable.
+fn rewrite(data: &[u8], limit: usize) -> Option<Vec<String>> {
+    let mut reader = Reader::with_limit(data, limit);
+    let mut lines = Vec::new();
+    while let Some(record) = reader.next_record().ok()? {
+        lines.push(match record {
+            Record::Key(key) => export::key_line(&key),
+            Record::Entry(entry) => export::entry_line(&entry),
+        });
+    }
+    Some(lines)
+}
+
+/// Heads that are read say what the JSON says, and nothing but heads is read.
+pub fn heads(data: &[u8]) {
+    let Ok(heads) = export::read_heads(data) else { return };
+    let ours: Vec<_> = heads
+        .iter()
+        .map(|head| {
+            assert!(head.seq >= 1);
+            json!({
+                "incarnation": head.chain.incarnation.to_string(), "tenant": head.chain.tenant, "lane": head.chain.lane,
+                "seq": head.seq, "hash": hex(&head.hash),
+            })
+        })
+        .collect();
+    assert_eq!(parse_strict(data).expect("what was read is JSON"), Value::from(ours));
+}
+
+/// JSON is read as serde_json reads it, and refused beyond that only for a name that is given twice.
+pub fn json(data: &[u8]) {
+    match (parse_strict(data), serde_json::from_slice::<Value>(data)) {
+        (Ok(strict), Ok(loose)) => {
+            assert_eq!(strict, loose);
+            assert!(!gives_a_name_twice(data));
+        }
+        (Err(_), Ok(_)) => assert!(gives_a_name_twice(data)),
+        (Ok(_), Err(e)) => panic!("only the strict reader takes it: {e}"),
+        (Err(_), Err(_)) => {}
+    }
+}
+
+/// A key file that is read is what is written.
+pub fn key_file(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Some(file) = KeyFile::parse(text) {
+        assert_eq!(*file.to_text(), text);
+    }
+}
+
+/// Any text is a JSON string that reads back; any number that PostgreSQL prints is known for what it is.
+pub fn text(data: &[u8]) {
+    if let Some(bytes) = data.first_chunk() {
+        let number = f64::from_le_bytes(*bytes);
+        let text = if number == 0.0 { number.to_string() } else { format!("{number:e}") };
+        assert_eq!(is_number(&text), number.is_finite() && text != "-0", "{text}");
+        assert!(!is_number(&text) || serde_json::from_str::<Number>(&text).is_ok(), "{text}");
+        let number = i64::from_le_bytes(*bytes).to_string();
+        assert!(is_number(&number) && serde_json::from_str::<Number>(&number).is_ok());
+    }
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut out = String::new();
+    push_string(&mut out, text);
+    assert_eq!(serde_json::from_str::<String>(&out).expect("a JSON string"), text);
+    assert_eq!(parse_strict(out.as_bytes()).expect("JSON"), Value::from(text));
+    if serde_json::from_str::<Number>(text).is_ok() && text.trim() == text && text != "-0" {
+        assert!(is_number(text), "{text}");
+    }
+}
+
+/// A token, as it is; and a header and a claims set, on a line each, signed for it. What holds says what was signed.
+pub fn token(data: &[u8]) {
+    const NOW: i64 = 1_800_000_000;
+    let signing = SigningKey::from_bytes(&[7; 32]);
+    let public_key = signing.verifying_key().to_bytes().to_vec();
+    let key = TokenKey { public_key, audience: "clinic".into(), tenant_claim: "tenant".into() };
+    if let Ok(text) = str::from_utf8(data) {
+        let _ = token::key_id(text);
+        let _ = token::verify(text, &key, NOW);
+    }
+    let Some(line) = data.iter().position(|b| *b == b'\n') else { return };
+    let (header, claims) = (&data[..line], &data[line + 1..]);
+    let signed = [header, claims].map(Base64UrlUnpadded::encode_string).join(".");
+    let mut signature = signing.sign(signed.as_bytes()).to_bytes();
+    let token = |signature: [u8; 64]| format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature));
+    let Ok(held) = token::verify(&token(signature), &key, NOW) else { return };
+    signature[data.len() % 64] ^= 1;
+    assert_eq!(token::verify(&token(signature), &key, NOW), Err(TokenError::BadSignature));
+
+    let header: Value = serde_json::from_slice(header).expect("a header is JSON");
+    assert_eq!(header["alg"], "EdDSA");
+    let said: Value = serde_json::from_slice(claims).expect("claims are JSON");
+    assert!(!gives_a_name_twice(claims));
+    assert!(said["exp"].as_f64().is_some_and(|exp| exp > NOW as f64) && held.expires > NOW);
+    assert!(said["nbf"].as_f64().is_none_or(|nbf| nbf < NOW as f64 + 1.0));
+    assert!(said["aud"] == "clinic" || said["aud"].as_array().is_some_and(|auds| auds.contains(&"clinic".into())));
+    let number = said["tenant"].as_i64().map(|number| number.to_string());
+    assert_eq!(number.as_deref().or(said["tenant"].as_str()), Some(&*held.tenant));
+    assert!(!held.tenant.is_empty() && !held.tenant.contains('\0'));
+    assert_eq!(said["sub"].as_str(), held.subject.as_deref());
+    assert_eq!(said, Value::Object(held.all));
+}
+
+/// Looks for a name given twice in one object, by another way than the strict reader's.
+fn gives_a_name_twice(json: &[u8]) -> bool {
+    serde_json::from_slice(json).is_ok_and(|Twice(twice)| twice)
+}
+
+struct Twice(bool);
+
+impl<'de> Deserialize<'de> for Twice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Names).map(Self)
+    }
+}
+
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        let mut any = false;
+        while let Some(Twice(twice)) = seq.next_element()? {
+            any |= twice;
+        }
+        Ok(any)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let (mut any, mut names) = (false, Vec::<String>::new());
+        while let Some((name, Twice(twice))) = map.next_entry()? {
+            any |= twice;
+            names.push(name);
+        }
+        names.sort_unstable();
+        Ok(any || names.windows(2).any(|pair| pair[0] == pair[1]))
+    }
+}
