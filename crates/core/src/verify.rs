@@ -470,24 +470,33 @@ fn well_named(record: &KeyRecord) -> bool {
 
 /// The records of the pinned keys, and of all that they endorse, directly or through others; by their place in the list.
 fn vouched_for(keys: &[KeyRecord], pins: &[String]) -> HashSet<usize> {
-    let usable = || keys.iter().enumerate().filter(|(_, k)| well_named(k));
-    let mut trusted: HashSet<usize> =
-        usable().filter(|(_, k)| pins.contains(&fingerprint(&k.public_key))).map(|(i, _)| i).collect();
-    loop {
-        let next: Vec<_> = usable()
-            .filter(|(i, _)| !trusted.contains(i))
-            .filter(|(_, k)| {
-                let Some(endorsement) = &k.endorsement else { return false };
-                usable()
-                    .filter(|(i, p)| trusted.contains(i) && Some(&p.key_id) == k.predecessor.as_ref())
-                    .filter_map(|(_, p)| PublicKey::from_bytes(&p.public_key))
-                    .any(|p| p.verify_endorsement(k.incarnation, &k.public_key, endorsement))
-            })
-            .map(|(i, _)| i)
-            .collect();
-        if next.is_empty() {
-            return trusted;
+    let mut waiting = Vec::new();
+    let mut endorsed_by: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, key) in keys.iter().enumerate().filter(|(_, k)| well_named(k)) {
+        if pins.contains(&fingerprint(&key.public_key)) {
+            waiting.push(i);
         }
-        trusted.extend(next);
+        if let (Some(predecessor), Some(_)) = (&key.predecessor, &key.endorsement) {
+            endorsed_by.entry(predecessor).or_default().push(i);
+        }
     }
+    let mut trusted: HashSet<usize> = waiting.iter().copied().collect();
+    // A key may have many records; what it endorses is looked for once.
+    let mut asked = HashSet::new();
+    while let Some(i) = waiting.pop() {
+        let Some(public) = PublicKey::from_bytes(&keys[i].public_key) else { continue };
+        if !asked.insert(&keys[i].public_key) {
+            continue;
+        }
+        for &next in endorsed_by.get(&*keys[i].key_id).into_iter().flatten() {
+            let KeyRecord { incarnation, public_key, endorsement, .. } = &keys[next];
+            if !trusted.contains(&next)
+                && endorsement.as_ref().is_some_and(|e| public.verify_endorsement(*incarnation, public_key, e))
+            {
+                trusted.insert(next);
+                waiting.push(next);
+            }
+        }
+    }
+    trusted
 }

@@ -4,8 +4,9 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use custody_core::encoding::FieldHasher;
 use custody_core::entry::Entry;
 use custody_core::export::{Reader, Record, entry_line, key_line};
+use custody_core::key::{PrivateKey, fingerprint};
 use custody_core::token::{self, TokenKey};
-use custody_core::verify::{ChainId, Head, KeyRecord, Verifier};
+use custody_core::verify::{ChainId, Head, KeyRecord, Verdict, Verifier};
 use ed25519_dalek::{Signer, SigningKey};
 use proptest::collection::vec;
 use proptest::option;
@@ -248,6 +249,84 @@ proptest! {
         prop_assert_eq!(key_line(&read), line);
     }
 }
+
+/// Trust reaches the last of a thousand lives, however they are listed, and in no more time than their endorsements take.
+#[test]
+fn a_long_line_of_lives() {
+    let keys: Vec<_> = (1..=1000u128)
+        .map(|life| {
+            let mut seed = [0; 32];
+            seed[..16].copy_from_slice(&life.to_be_bytes());
+            (Uuid::from_u128(life), PrivateKey::from_seed(&seed.into()))
+        })
+        .collect();
+    let record = |i: usize| {
+        let (incarnation, key) = &keys[i];
+        let predecessor = i.checked_sub(1).map(|i| &keys[i].1);
+        KeyRecord {
+            key_id: key.key_id().into(),
+            incarnation: *incarnation,
+            public_key: key.public_key().into(),
+            predecessor: predecessor.map(|p| p.key_id().into()),
+            endorsement: predecessor.map(|p| p.endorse(*incarnation, &key.public_key()).into()),
+        }
+    };
+    let mut records: Vec<_> = (0..keys.len()).map(record).collect();
+    let entry = Entry {
+        incarnation: keys[999].0,
+        signs_run: true,
+        key_id: Some(keys[999].1.key_id()),
+        signature: Some(&[0; 64]),
+        ..NOTHING
+    };
+    let pin = [fingerprint(&keys[0].1.public_key())];
+    let verdicts = |records: &[KeyRecord]| -> Vec<Verdict> {
+        let mut verifier = Verifier::new(records, Some(&pin), Vec::new());
+        verifier.entry(&entry);
+        verifier.finish().findings.iter().map(|f| f.verdict).collect()
+    };
+    for _ in 0..2 {
+        records.reverse();
+        assert!(
+            verdicts(&records).contains(&Verdict::BadSignature),
+            "the key is trusted, so it is the signature that is wrong"
+        );
+    }
+    records.remove(500);
+    assert!(verdicts(&records).contains(&Verdict::KeyNotValid));
+}
+
+const NOTHING: Entry<'static> = Entry {
+    incarnation: Uuid::nil(),
+    tenant: "",
+    lane: 0,
+    seq: 1,
+    format: 1,
+    lsn: 0,
+    ordinal: 1,
+    at: 0,
+    xid: 0,
+    op: "",
+    schema_name: None,
+    table_name: None,
+    login_role: "",
+    acting_role: "",
+    move_id: None,
+    actor_seq: 1,
+    signs_run: false,
+    key_id: None,
+    actor_salt: None,
+    actor: None,
+    row_salt: None,
+    row_key: None,
+    old: None,
+    new: None,
+    actor_digest: None,
+    row_digest: &[],
+    prev_hash: &[],
+    hash: &[0; 32],
+    signature: None,
+};
 
 // Tokens.
 
