@@ -1,6 +1,8 @@
 //! What the test rooms share: a cluster for each test program, a database for each test, and the clinic they work on.
 #![forbid(unsafe_code)]
 
+pub mod replay;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
