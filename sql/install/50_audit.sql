@@ -58,11 +58,16 @@ COMMENT ON COLUMN custody.log.signed_at IS 'seq of the entry of this chain whose
 COMMENT ON COLUMN custody.log.key_hash IS 'By which custody.history finds a row''s entries';
 GRANT SELECT ON custody.log TO custody_app, custody_auditor;
 
-CREATE FUNCTION custody.row_key(target regclass, key jsonb) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '{' || string_agg(to_json(a.attname)::text || ':' || coalesce((key -> a.attname::text)::text, 'null'), ',' ORDER BY k.place) || '}'
+CREATE FUNCTION custody.row_key(target regclass, key jsonb) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 AS $$
+  SELECT '{' || string_agg(to_json(a.attname)::text || ':' || coalesce(CASE v.json WHEN '-0' THEN '"-0"' ELSE v.json END, 'null'), ',' ORDER BY k.place) || '}'
   FROM pg_index i
   CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  -- jsonb knows no exponents, which floats are written with.
+  CROSS JOIN LATERAL (SELECT CASE a.atttypid WHEN 'float8'::regtype THEN to_json((key ->> a.attname::text)::float8)::text
+                                             WHEN 'float4'::regtype THEN to_json((key ->> a.attname::text)::float4)::text
+                                             ELSE (key -> a.attname::text)::text END AS json) AS v
   WHERE i.indrelid = target AND i.indisprimary AND k.place <= i.indnkeyatts
 $$;
 COMMENT ON FUNCTION custody.row_key(regclass, jsonb) IS 'A primary key as the log writes it; values as the log renders them (uuids in lower case, dates in ISO)';

@@ -438,6 +438,44 @@ fn everything_else() {
 }
 
 #[test]
+fn keys_are_found_as_the_log_writes_them() {
+    let db = database();
+    let mut s = db.superuser();
+    for (kind, keys) in [
+        (
+            "float8",
+            &["1e300", "1e-7", "'-0'", "'NaN'", "0.1", "1e15", "'-Infinity'", "4.9e-324", "9007199254740993"][..],
+        ),
+        ("float4", &["1e30", "1e-7", "'-0'", "0.1", "16777216"]),
+        ("numeric", &["1e30", "1.00", "'NaN'", "1e-20", "'Infinity'"]),
+        ("text", &["''", "E'\\x01\\x1f\\x7f\\b\\f\\n\\r\\t\"\\\\/'", "E'\\u2028\\U0001F600'", "'null'"]),
+        ("timestamptz", &["'2026-01-01 00:00+00'", "'infinity'", "'0044-03-15 00:00+00 BC'"]),
+        ("interval", &["'1 year -1 day'"]),
+        ("boolean", &["true"]),
+        ("bytea", &["'\\x00ff'"]),
+        ("uuid", &["'6ba7b810-9dad-11d1-80b4-00c04fd430c8'"]),
+        ("int4range", &["'[1,5)'"]),
+    ] {
+        let table = format!("public.key_{kind}");
+        s.batch(&format!("RESET ALL; CREATE TABLE {table} (\"k \"\"é\" {kind}, v int, PRIMARY KEY (v, \"k \"\"é\")); SELECT custody.audit('{table}')"));
+        for key in keys {
+            s.batch(&format!("INSERT INTO {table} VALUES ({key}, 1)"));
+        }
+        // As people read it, and as the record has it; whatever the session prints floats like.
+        for digits in ["-15", "3"] {
+            s.batch(&format!("SET extra_float_digits = {digits}"));
+            for key in ["l.row_key", "e.row_key::jsonb"] {
+                let found = s.count(&format!(
+                    "custody.log l JOIN custody.entry e USING (tenant, incarnation, lane, seq), LATERAL custody.history('{table}', {key}) h
+                     WHERE 'public.' || l.table_name = '{table}' AND h.seq = l.seq"
+                ));
+                assert_eq!(found, keys.len() as i64, "{kind} by {key} with {digits} digits");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_type_of_ones_own_with_a_volatile_output_function() {
     let db = database();
     let mut s = db.superuser();
