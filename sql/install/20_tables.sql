@@ -105,6 +105,11 @@ CREATE TABLE custody.capture_state (
 );
 COMMENT ON TABLE custody.capture_state IS 'Whether every capture trigger of an audited table was in force after the last DDL command. Never dumped: while a dump is being restored, the triggers are not yet there, and that is no gap';
 
+CREATE TABLE custody.captured_partition (
+  target regclass PRIMARY KEY
+);
+COMMENT ON TABLE custody.captured_partition IS 'The partitions of audited tables after the last DDL command, by which those that came and went are told. Never dumped';
+
 COMMENT ON TABLE custody.role_binding IS 'Login roles that act for one tenant, by session_user';
 
 CREATE TABLE custody.assume_grant (
@@ -132,7 +137,7 @@ CREATE TABLE custody.token_revocation (
 );
 COMMENT ON TABLE custody.token_revocation IS 'Subjects whose tokens issued up to a moment are refused';
 
--- custody.instance and custody.capture_state are left out on purpose: a restored database is not the one that was dumped.
+-- custody.instance, capture_state and captured_partition are left out on purpose: a restored database is not the one that was dumped.
 SELECT pg_catalog.pg_extension_config_dump('custody.incarnation', '');
 SELECT pg_catalog.pg_extension_config_dump('custody.signing_key', '');
 SELECT pg_catalog.pg_extension_config_dump('custody.entry', '');
@@ -145,4 +150,4 @@ SELECT pg_catalog.pg_extension_config_dump('custody.token_key', '');
 SELECT pg_catalog.pg_extension_config_dump('custody.token_revocation', '');
 
 GRANT SELECT ON custody.incarnation, custody.instance, custody.signing_key, custody.entry, custody.tenants, custody.registered_table,
-  custody.audited_table, custody.capture_state, custody.role_binding, custody.assume_grant, custody.token_key, custody.token_revocation TO custody_auditor;
+  custody.audited_table, custody.capture_state, custody.captured_partition, custody.role_binding, custody.assume_grant, custody.token_key, custody.token_revocation TO custody_auditor;

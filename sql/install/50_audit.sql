@@ -99,7 +99,7 @@ SELECT p.oid, p.prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l O
 WHERE p.pronamespace = 'custody'::pg_catalog.regnamespace AND l.lanname = 'c' AND p.probin = '$libdir/pg_custody';
 COMMENT ON VIEW custody.own_function IS 'Functions of schema custody that are the library''s, and have not been replaced';
 
-CREATE VIEW custody.capture_gap AS
+CREATE VIEW custody.audited_member AS
 -- Not pg_partition_tree, which looks past the snapshot that the rest is read with.
 WITH RECURSIVE member (root, relid) AS (
   SELECT a.target, a.target FROM custody.audited_table a
@@ -109,9 +109,13 @@ WITH RECURSIVE member (root, relid) AS (
   JOIN pg_catalog.pg_inherits h ON h.inhparent = m.relid AND NOT h.inhdetachpending
   JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND c.relispartition
 )
+SELECT root, relid FROM member;
+COMMENT ON VIEW custody.audited_member IS 'Audited tables, each with its partitions at every level, and itself';
+
+CREATE VIEW custody.capture_gap AS
 SELECT m.root, m.relid, w.name AS trigger_name,
        CASE WHEN t.oid IS NULL THEN 'missing' WHEN t.tgenabled <> 'A' THEN 'not enabled always' ELSE 'altered' END AS problem
-FROM member m
+FROM custody.audited_member m
 JOIN pg_catalog.pg_class c ON c.oid = m.relid
 CROSS JOIN (VALUES ('!custody_capture', 'custody_capture', 29, 'rp'), ('!custody_truncate', 'custody_capture_truncate', 34, 'r')) AS w (name, symbol, type, kinds)
 LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = m.relid AND t.tgname = w.name
@@ -120,10 +124,10 @@ WHERE pg_catalog.strpos(w.kinds, c.relkind::text) > 0
        OR NOT EXISTS (SELECT FROM custody.own_function f WHERE f.oid = t.tgfoid AND f.prosrc = w.symbol))
 UNION ALL
 SELECT m.root, m.relid, NULL, 'unlogged: a crash empties it without a trace'
-FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.relid WHERE c.relpersistence <> 'p'
+FROM custody.audited_member m JOIN pg_catalog.pg_class c ON c.oid = m.relid WHERE c.relpersistence <> 'p'
 UNION ALL
 SELECT m.root, h.inhrelid, NULL, 'not audited: an inheritance child, which statements on its parent change'
-FROM member m
+FROM custody.audited_member m
 JOIN pg_catalog.pg_inherits h ON h.inhparent = m.relid
 JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND NOT c.relispartition
 WHERE NOT EXISTS (SELECT FROM custody.audited_table x WHERE x.target = h.inhrelid);
@@ -155,4 +159,4 @@ SELECT 'custody.entry', 'not the table that the extension made'
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                   AND d.objid = pg_catalog.to_regclass('custody.entry') AND d.deptype = 'e');
 COMMENT ON VIEW custody.guard_gap IS 'What keeps the log append-only, audits the configuration and records DDL, and is missing, replaced or not ENABLE ALWAYS';
-GRANT SELECT ON custody.own_function, custody.capture_gap, custody.guard_gap TO custody_auditor;
+GRANT SELECT ON custody.own_function, custody.audited_member, custody.capture_gap, custody.guard_gap TO custody_auditor;

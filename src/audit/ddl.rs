@@ -55,23 +55,79 @@ fn watch(work: impl FnOnce() -> Result<()>) -> Result<()> {
     })
 }
 
-/// Records DDL on audited tables and their partitions.
+/// Records DDL on audited tables and their partitions, and on tables above audited ones, whose columns those have too.
 fn record_commands() -> Result<()> {
-    const COMMANDS: &str = "SELECT d.command_tag, d.object_identity, n.nspname::text, c.relname::text
-        FROM pg_catalog.pg_event_trigger_ddl_commands() d
-        JOIN pg_catalog.pg_class c ON c.oid = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE EXISTS (SELECT FROM custody.audited_table a
-                      WHERE a.target OPERATOR(pg_catalog.=) d.objid OR d.objid IN (SELECT relid FROM pg_catalog.pg_partition_tree(a.target)))";
-    let found = spi::rows_now(COMMANDS, &[], |row| {
+    const COMMANDS: &str = "WITH RECURSIVE command AS MATERIALIZED (
+          SELECT d.place, d.command_tag, d.object_identity, d.objid AS relid
+          FROM pg_catalog.pg_event_trigger_ddl_commands() WITH ORDINALITY AS d (classid, objid, objsubid, command_tag, object_type, schema_name, object_identity, in_extension, command, place)
+          WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        ), below (place, relid) AS (
+          SELECT c.place, h.inhrelid FROM command c JOIN pg_catalog.pg_inherits h ON h.inhparent = c.relid WHERE c.command_tag = 'ALTER TABLE'
+          UNION
+          SELECT b.place, h.inhrelid FROM below b JOIN pg_catalog.pg_inherits h ON h.inhparent = b.relid
+        ), touched (place, relid) AS (
+          SELECT c.place, c.relid FROM command c
+          WHERE EXISTS (SELECT FROM custody.audited_table a WHERE a.target = c.relid OR c.relid IN (SELECT relid FROM pg_catalog.pg_partition_tree(a.target)))
+          UNION
+          SELECT b.place, b.relid FROM below b JOIN custody.audited_table a ON a.target = b.relid
+        )
+        SELECT c.command_tag, c.object_identity, n.nspname::text, r.relname::text
+        FROM touched t JOIN command c USING (place) JOIN pg_catalog.pg_class r ON r.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+        ORDER BY c.place, t.relid <> c.relid, t.relid";
+    record_found(COMMANDS)?;
+    follow_partitions()
+}
+
+/// Records what a query finds: the command, the object it named, and a table's schema and name.
+fn record_found(query: &str) -> Result<()> {
+    let found = spi::rows_now(query, &[], |row| {
         let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
-        Ok((text(1)?, text(2)?, text(3)?, text(4)?))
+        Ok(ddl_record(&text(1)?, &text(2)?, &text(3)?, &text(4)?))
     })?;
-    let records = found.iter().map(|(tag, object, schema, table)| ddl_record(tag, object, schema, table));
     match found.is_empty() {
         true => Ok(()),
-        false => transaction::record(records.collect::<Vec<_>>()),
+        false => transaction::record(found),
     }
+}
+
+/// Records which partitions of audited tables left and which came: their rows go and come with them, and the command itself
+/// names only the table above.
+fn follow_partitions() -> Result<()> {
+    const LEFT: &str = "WITH changed AS (
+          DELETE FROM custody.captured_partition p WHERE NOT EXISTS (SELECT FROM custody.audited_member m WHERE m.relid = p.target AND m.root <> m.relid)
+          RETURNING p.target
+        )
+        SELECT 'DETACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
+        FROM changed x JOIN pg_catalog.pg_class c ON c.oid = x.target JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY c.oid";
+    // What is there before there is a state was there when auditing began, or is of a dump that is being restored.
+    const JOINED: &str = "WITH changed AS (
+          INSERT INTO custody.captured_partition (target)
+          SELECT DISTINCT m.relid FROM custody.audited_member m
+          WHERE m.root <> m.relid AND NOT EXISTS (SELECT FROM custody.captured_partition p WHERE p.target = m.relid)
+          ON CONFLICT ON CONSTRAINT captured_partition_pkey DO NOTHING RETURNING target
+        )
+        SELECT 'ATTACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
+        FROM changed x JOIN pg_catalog.pg_class c ON c.oid = x.target JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE EXISTS (SELECT FROM custody.audited_member m JOIN custody.capture_state s ON s.target = m.root WHERE m.relid = x.target)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() d WHERE d.objid = x.target AND d.command_tag = 'CREATE TABLE')
+        ORDER BY c.oid";
+    record_found(LEFT)?;
+    record_found(JOINED)
+}
+
+/// Takes the partitions as they are, after custody.audit or unaudit: nothing of theirs came or went.
+pub fn know_partitions() -> Result<()> {
+    session::as_owner(|| {
+        spi::run(
+            "DELETE FROM custody.captured_partition p WHERE NOT EXISTS (SELECT FROM custody.audited_member m WHERE m.relid = p.target AND m.root <> m.relid)",
+            &[],
+        )?;
+        spi::run(
+            "INSERT INTO custody.captured_partition (target) SELECT DISTINCT m.relid FROM custody.audited_member m WHERE m.root <> m.relid
+             ON CONFLICT ON CONSTRAINT captured_partition_pkey DO NOTHING",
+            &[],
+        )
+    })
 }
 
 fn ddl_record(command: &str, object: &str, schema: &str, table: &str) -> Record {
@@ -116,15 +172,16 @@ fn carry_over() -> Result<()> {
 fn record_drops() -> Result<()> {
     const DROPPED: &str = "SELECT d.objid, d.object_identity, d.schema_name, d.object_name,
           EXISTS (SELECT FROM custody.audited_table a WHERE a.target OPERATOR(pg_catalog.=) d.objid),
+          EXISTS (SELECT FROM custody.captured_partition p WHERE p.target OPERATOR(pg_catalog.=) d.objid),
           CASE WHEN d.objsubid <> 0 THEN d.address_names[3] END
         FROM pg_catalog.pg_event_trigger_dropped_objects() d
         WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass";
     let found = spi::rows_now(DROPPED, &[], |row| {
         let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
-        let (audited, column) = (row.get::<bool>(5)?.unwrap_or(false), row.get::<String>(6)?);
-        Ok((row.get::<Oid>(1)?, text(2)?, text(3)?, text(4)?, audited, column))
+        let known = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<bool>(n)?.unwrap_or(false));
+        Ok((row.get::<Oid>(1)?, text(2)?, text(3)?, text(4)?, known(5)?, known(6)?, row.get::<String>(7)?))
     })?;
-    for (relid, object, schema, name, audited, column) in found {
+    for (relid, object, schema, name, audited, partition, column) in found {
         if let Some(column) = column {
             if audited {
                 let names = relid.and_then(session::relation_names).unwrap_or_default();
@@ -139,10 +196,10 @@ fn record_drops() -> Result<()> {
             }
             continue;
         }
-        if audited {
+        if audited || partition {
             transaction::record([ddl_record("DROP TABLE", &object, &schema, &name)])?;
         }
-        for registry in ["audited_table", "capture_state", "registered_table"] {
+        for registry in ["audited_table", "capture_state", "captured_partition", "registered_table"] {
             spi::run(
                 &format!("DELETE FROM custody.{registry} r WHERE r.target OPERATOR(pg_catalog.=) $1"),
                 &[relid.into()],

@@ -143,6 +143,7 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     spi::run(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {CAPTURE}"), &[])?;
     record_truncates(target)?;
     table::forget(0);
+    ddl::know_partitions()?;
     ddl::note_changes()
 }
 
@@ -189,5 +190,5 @@ fn unaudit(target: Oid) -> Result<()> {
         spi::run(&format!("DROP TRIGGER {TRUNCATE} ON {name}"), &[])?;
     }
     table::forget(0);
-    Ok(())
+    ddl::know_partitions()
 }
