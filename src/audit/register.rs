@@ -59,6 +59,7 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
           EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_class f ON f.oid = p.relid WHERE f.relkind = 'f'),
           EXISTS (SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class f ON f.oid = h.inhrelid WHERE h.inhparent = c.oid AND NOT f.relispartition
                   AND NOT EXISTS (SELECT FROM custody.audited_table x WHERE x.target = h.inhrelid)),
+          EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_class f ON f.oid = p.relid WHERE f.relpersistence = 'u'),
           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
                 WHERE i.indrelid = c.oid AND i.indisprimary)
@@ -73,12 +74,14 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
                 text(3)?,
                 row.get::<bool>(4)?.unwrap_or(false),
                 row.get::<bool>(5)?.unwrap_or(false),
-                list(6)?,
+                row.get::<bool>(6)?.unwrap_or(false),
                 list(7)?,
+                list(8)?,
             ))
         })
     })?;
-    let Some((kind, persistence, schema, foreign_partition, unaudited_child, columns, key)) = facts.into_iter().next()
+    let Some((kind, persistence, schema, foreign_partition, unaudited_child, unlogged_partition, columns, key)) =
+        facts.into_iter().next()
     else {
         return refuse("It does not exist any more.", "");
     };
@@ -100,6 +103,30 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     }
     if foreign_partition {
         return refuse("A partition of it is a foreign table.", "Audit its local partitions one by one.");
+    }
+    if unlogged_partition && persistence == "p" {
+        let why = "A partition of it is unlogged: a crash empties it without a trace.";
+        return refuse(why, "ALTER TABLE … SET LOGGED, for the partition, first.");
+    }
+    const RELATED: &str = "SELECT a.target::pg_catalog.oid, a.target IN (SELECT relid FROM pg_catalog.pg_partition_ancestors($1))
+        FROM custody.audited_table a WHERE a.target <> $1
+          AND (a.target IN (SELECT relid FROM pg_catalog.pg_partition_ancestors($1)) OR a.target IN (SELECT relid FROM pg_catalog.pg_partition_tree($1)))
+        ORDER BY 2, 1 LIMIT 1";
+    let related = session::as_owner(|| {
+        spi::rows_now(RELATED, &[target.into()], |row| Ok((row.get::<Oid>(1)?, row.get::<bool>(2)?.unwrap_or(false))))
+    })?;
+    // PostgreSQL keeps one trigger of a name on a partition: the table's above or its own.
+    if let Some((Some(other), above)) = related.into_iter().next() {
+        let other = session::relation_name(other);
+        return match above {
+            true => {
+                refuse(&format!("It is a partition of {other}, which is audited: its rows are recorded there."), "")
+            }
+            false => refuse(
+                &format!("Its partition {other} is audited by itself."),
+                &format!("SELECT custody.unaudit('{other}') first: it will be recorded as part of {name}."),
+            ),
+        };
     }
     match persistence.as_str() {
         "p" => {}
