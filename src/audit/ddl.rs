@@ -71,23 +71,36 @@ fn record_commands() -> Result<()> {
           UNION
           SELECT b.place, b.relid FROM below b JOIN custody.audited_table a ON a.target = b.relid
         )
-        SELECT c.command_tag, c.object_identity, n.nspname::text, r.relname::text
+        SELECT c.command_tag, c.object_identity, n.nspname::text, r.relname::text, r.oid
         FROM touched t JOIN command c USING (place) JOIN pg_catalog.pg_class r ON r.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
         ORDER BY c.place, t.relid <> c.relid, t.relid";
-    record_found(COMMANDS)?;
-    follow_partitions()
+    for (command, relid) in record_found(COMMANDS)? {
+        if command == "ALTER TABLE" {
+            register::refuse_unreadable(relid)?;
+        }
+    }
+    follow_partitions()?;
+    const RETYPED: &str =
+        "SELECT 1 FROM pg_catalog.pg_event_trigger_ddl_commands() d WHERE d.command_tag = 'ALTER TYPE' LIMIT 1";
+    match spi::rows_now(RETYPED, &[], |_| Ok(()))?.is_empty() {
+        true => Ok(()),
+        false => register::refuse_unreadable(None),
+    }
 }
 
-/// Records what a query finds: the command, the object it named, and a table's schema and name.
-fn record_found(query: &str) -> Result<()> {
+/// Records what a query finds: the command, the object it named, a table's schema and name, and its oid. Gives command and oid.
+fn record_found(query: &str) -> Result<Vec<(String, Option<Oid>)>> {
     let found = spi::rows_now(query, &[], |row| {
         let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
-        Ok(ddl_record(&text(1)?, &text(2)?, &text(3)?, &text(4)?))
+        let command = text(1)?;
+        let record = ddl_record(&command, &text(2)?, &text(3)?, &text(4)?);
+        Ok((record, (command, row.get::<Oid>(5)?)))
     })?;
-    match found.is_empty() {
-        true => Ok(()),
-        false => transaction::record(found),
+    let (records, commands): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    if !records.is_empty() {
+        transaction::record(records)?;
     }
+    Ok(commands)
 }
 
 /// Records which partitions of audited tables left and which came: their rows go and come with them, and the command itself
@@ -97,7 +110,7 @@ fn follow_partitions() -> Result<()> {
           DELETE FROM custody.captured_partition p WHERE NOT EXISTS (SELECT FROM custody.audited_member m WHERE m.relid = p.target AND m.root <> m.relid)
           RETURNING p.target
         )
-        SELECT 'DETACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
+        SELECT 'DETACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text, c.oid
         FROM changed x JOIN pg_catalog.pg_class c ON c.oid = x.target JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY c.oid";
     // What is there before there is a state was there when auditing began, or is of a dump that is being restored.
     const JOINED: &str = "WITH changed AS (
@@ -106,13 +119,14 @@ fn follow_partitions() -> Result<()> {
           WHERE m.root <> m.relid AND NOT EXISTS (SELECT FROM custody.captured_partition p WHERE p.target = m.relid)
           ON CONFLICT ON CONSTRAINT captured_partition_pkey DO NOTHING RETURNING target
         )
-        SELECT 'ATTACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
+        SELECT 'ATTACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text, c.oid
         FROM changed x JOIN pg_catalog.pg_class c ON c.oid = x.target JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE EXISTS (SELECT FROM custody.audited_member m JOIN custody.capture_state s ON s.target = m.root WHERE m.relid = x.target)
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() d WHERE d.objid = x.target AND d.command_tag = 'CREATE TABLE')
         ORDER BY c.oid";
     record_found(LEFT)?;
-    record_found(JOINED)
+    record_found(JOINED)?;
+    Ok(())
 }
 
 /// Takes the partitions as they are, after custody.audit or unaudit: nothing of theirs came or went.

@@ -159,7 +159,8 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
              ON CONFLICT ON CONSTRAINT audited_table_pkey DO UPDATE SET exclude = excluded.exclude, redact = excluded.redact
              WHERE (a.exclude, a.redact) IS DISTINCT FROM (excluded.exclude, excluded.redact)",
             &[target.into(), exclude.to_vec().into(), redact.to_vec().into()],
-        )
+        )?;
+        refuse_unreadable(Some(target))
     })?;
     spi::run(
         &format!(
@@ -172,6 +173,40 @@ fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     table::forget(0);
     ddl::know_partitions()?;
     ddl::note_changes()
+}
+
+/// Refuses the audited table (each, if none is given) that has a column, neither excluded nor redacted, of a type that does
+/// not read its own output back: by itself, or within what the column's type is made of.
+pub fn refuse_unreadable(target: Option<Oid>) -> Result<()> {
+    // A regproc or regoper prints as a bare name, which several functions or operators may have; the others refuse all input.
+    const UNREADABLE: &str = "WITH RECURSIVE part (target, name, type) AS (
+          SELECT t.target, a.attname, a.atttypid FROM custody.audited_table t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.target
+          WHERE ($1 IS NULL OR t.target = $1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL (t.exclude || t.redact)
+          UNION
+          SELECT p.target, p.name, o.of FROM part p JOIN pg_catalog.pg_type t ON t.oid = p.type CROSS JOIN LATERAL (
+            SELECT t.typbasetype UNION ALL SELECT t.typelem
+            UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0
+            UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) AS o (of))
+        SELECT p.target::pg_catalog.oid, p.name::text, t.typname::text FROM part p JOIN pg_catalog.pg_type t ON t.oid = p.type
+        WHERE t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+          AND t.typname IN ('regproc', 'regoper', 'pg_node_tree', 'pg_ndistinct', 'pg_dependencies', 'pg_mcv_list',
+                            'pg_brin_bloom_summary', 'pg_brin_minmax_multi_summary', 'gtsvector')
+        ORDER BY 1, 2 LIMIT 1";
+    let found = spi::rows_now(UNREADABLE, &[target.into()], |row| {
+        let text = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<String>(n)?.unwrap_or_default());
+        Ok((row.get::<Oid>(1)?, text(2)?, text(3)?))
+    })?;
+    let Some((Some(table), column, kind)) = found.into_iter().next() else { return Ok(()) };
+    let hint = match kind.as_str() {
+        "regproc" => "Make it a regprocedure, or exclude the column.",
+        "regoper" => "Make it a regoperator, or exclude the column.",
+        _ => "Exclude the column.",
+    };
+    Err(Error::CannotAudit {
+        table: session::relation_name(table),
+        why: format!("Its column \"{column}\" holds values of type {kind}, whose text does not read back."),
+        hint: hint.to_owned(),
+    })
 }
 
 /// Puts the TRUNCATE trigger on a table, or on each of its partitions that holds rows: statement triggers do not clone.

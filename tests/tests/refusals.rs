@@ -1,6 +1,7 @@
 //! What would not read back, or change without being recorded, is refused by custody.audit with a reason.
 
 use custody_tests::Db;
+use custody_tests::replay::assert_replays;
 
 #[test]
 fn what_cannot_be_audited_says_why() {
@@ -44,5 +45,44 @@ fn what_cannot_be_audited_says_why() {
         assert_eq!(error.code().code(), "UC032", "{table}");
         assert!(error.detail().is_some_and(|d| d.contains(reason)), "{table}: {:?}", error.detail());
     }
+    s.assert_valid();
+}
+
+#[test]
+fn types_that_do_not_read_back_are_refused() {
+    let db = Db::new();
+    let mut s = db.superuser();
+    s.batch(
+        "CREATE TYPE holds AS (a int, b regproc[]); CREATE DOMAIN dom AS holds; CREATE TYPE later AS (a int); CREATE TYPE ops AS RANGE (subtype = oid);
+         CREATE TABLE trees AS SELECT adbin FROM pg_attrdef; CREATE TABLE stats AS SELECT stxdndistinct AS a FROM pg_statistic_ext_data",
+    );
+    for (column, named) in [
+        ("v regproc", "regproc"),
+        ("v regoper[]", "regoper"),
+        ("v holds", "regproc"),
+        ("v dom[]", "regproc"),
+        ("v gtsvector", "gtsvector"),
+    ] {
+        s.batch(&format!("CREATE TABLE bad (id int PRIMARY KEY, {column})"));
+        let error = s.0.batch_execute("SELECT custody.audit('bad')").unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "UC032", "{column}");
+        let why = format!("Its column \"v\" holds values of type {named}, whose text does not read back.");
+        assert_eq!(error.detail(), Some(&*why), "{column}");
+        // What is not in the images, or is no more than a digest, need not read back.
+        s.batch("SELECT custody.audit('bad', exclude => '{v}'); SELECT custody.audit('bad', redact => '{v}')");
+        assert_eq!(s.fails("SELECT custody.audit('bad')"), "UC032");
+        s.batch("DROP TABLE bad");
+    }
+    for table in ["trees", "stats"] {
+        assert_eq!(s.fails(&format!("SELECT custody.audit('{table}')")), "UC032", "{table}");
+    }
+    // Nor can such a column come later.
+    s.batch("CREATE TABLE good (id int PRIMARY KEY, r regprocedure, l later); SELECT custody.audit('good')");
+    assert_eq!(s.fails("ALTER TABLE good ADD v regproc"), "UC032");
+    assert_eq!(s.fails("ALTER TABLE good ALTER r TYPE regproc"), "UC032");
+    assert_eq!(s.fails("ALTER TYPE later ADD ATTRIBUTE v regoper"), "UC032");
+    s.batch("INSERT INTO good VALUES (1, 'abs(int4)', '(1)')");
+    assert_replays(&mut s, "public.good");
     s.assert_valid();
 }
