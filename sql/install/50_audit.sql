@@ -126,6 +126,9 @@ UNION ALL
 SELECT m.root, m.relid, NULL, 'unlogged: a crash empties it without a trace'
 FROM custody.audited_member m JOIN pg_catalog.pg_class c ON c.oid = m.relid WHERE c.relpersistence <> 'p'
 UNION ALL
+SELECT m.root, m.relid, NULL, 'a foreign table: its rows change without this server knowing'
+FROM custody.audited_member m JOIN pg_catalog.pg_class c ON c.oid = m.relid WHERE c.relkind = 'f'
+UNION ALL
 SELECT m.root, h.inhrelid, NULL, 'not audited: an inheritance child, which statements on its parent change'
 FROM custody.audited_member m
 JOIN pg_catalog.pg_inherits h ON h.inhparent = m.relid

@@ -122,7 +122,7 @@ fn follow_partitions() -> Result<()> {
         SELECT 'ATTACH PARTITION', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text, c.oid
         FROM changed x JOIN pg_catalog.pg_class c ON c.oid = x.target JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE EXISTS (SELECT FROM custody.audited_member m JOIN custody.capture_state s ON s.target = m.root WHERE m.relid = x.target)
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() d WHERE d.objid = x.target AND d.command_tag = 'CREATE TABLE')
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() d WHERE d.objid = x.target AND d.command_tag LIKE 'CREATE %TABLE')
         ORDER BY c.oid";
     record_found(LEFT)?;
     record_found(JOINED)?;

@@ -49,6 +49,35 @@ fn what_cannot_be_audited_says_why() {
 }
 
 #[test]
+fn what_would_be_refused_is_a_gap_when_it_comes_later() {
+    for (how, back) in [
+        ("CREATE FOREIGN TABLE r2 PARTITION OF r FOR VALUES IN (2) SERVER srv", "DROP FOREIGN TABLE r2"),
+        ("CREATE UNLOGGED TABLE r2 PARTITION OF r FOR VALUES IN (2)", "ALTER TABLE r2 SET LOGGED"),
+        ("CREATE FOREIGN TABLE c () INHERITS (r1) SERVER srv", "DROP FOREIGN TABLE c"),
+    ] {
+        let db = Db::new();
+        let mut s = db.superuser();
+        s.batch("CREATE EXTENSION postgres_fdw; CREATE SERVER srv FOREIGN DATA WRAPPER postgres_fdw");
+        match how.contains("INHERITS") {
+            true => s.batch("CREATE TABLE r1 (k int); SELECT custody.audit('r1')"),
+            false => s.batch(
+                "CREATE TABLE r (k int) PARTITION BY LIST (k); CREATE TABLE r1 PARTITION OF r FOR VALUES IN (1); SELECT custody.audit('r')",
+            ),
+        }
+        s.batch(how);
+        let (verdict, found) = s.verify("");
+        assert_eq!(
+            (verdict.as_str(), s.count("custody.log WHERE op = 'CAPTURE_OFF'")),
+            ("invalid", 1),
+            "{how}: {found:?}"
+        );
+        s.batch(back);
+        assert_eq!(s.count("custody.capture_gap"), 0, "{back}");
+        assert_eq!(s.count("custody.log WHERE op = 'CAPTURE_ON'"), 1, "{back}");
+    }
+}
+
+#[test]
 fn types_that_do_not_read_back_are_refused() {
     let db = Db::new();
     let mut s = db.superuser();
