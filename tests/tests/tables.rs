@@ -3,7 +3,7 @@
 use custody_tests::replay::assert_replays;
 use custody_tests::{Db, Session};
 
-/// The ops of a table, its moves joined: what happened, in order.
+/// The ops of a table, in order, which must replay to what it holds.
 fn ops(s: &mut Session, table: &str) -> Vec<String> {
     assert_replays(s, table)
 }
