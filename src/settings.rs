@@ -36,7 +36,7 @@ mod sabotage {
     pub fn define() {
         GucRegistry::define_string_guc(
             c"custody.sabotage",
-            c"A defect for the tests to find: stale_head, lane_savepoint or exception_block.",
+            c"A defect for the tests to find; tests/tests/storm.rs lists them.",
             c"",
             &SABOTAGE,
             GucContext::Userset,

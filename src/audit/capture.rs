@@ -85,9 +85,11 @@ fn row_changed(table: &mut Table, trigger: &Trigger<'_>) -> Result<[Option<Recor
             } else {
                 let move_id = Some(random_uuid()?);
                 let (before, after) = (images.whole(&old, &from), images.whole(&new, &to));
+                let to = if crate::settings::sabotaged("wrong_tenant") { from.clone() } else { to };
+                let arrived = images.record("MOVE_IN", to, key_after, None, Some(after));
                 [
                     Some(Record { move_id, ..images.record("MOVE_OUT", from, key_before, Some(before), None) }),
-                    Some(Record { move_id, ..images.record("MOVE_IN", to, key_after, None, Some(after)) }),
+                    (!crate::settings::sabotaged("lost_move")).then_some(Record { move_id, ..arrived }),
                 ]
             }
         }
@@ -199,7 +201,9 @@ impl<'a> Images<'a> {
                     self.push(&mut after, new, place, tenant);
                 }
             } else {
-                self.push(&mut before, old, place, tenant);
+                if before.len() < 2 || !crate::settings::sabotaged("old_image_wrong") {
+                    self.push(&mut before, old, place, tenant);
+                }
                 self.push(&mut after, new, place, tenant);
             }
         }

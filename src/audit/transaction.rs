@@ -79,6 +79,7 @@ pub fn record(records: impl IntoIterator<Item = impl Borrow<Record>>) -> Result<
         let login_role = name_of(&LOGIN, session::session_role());
         let acting_role = name_of(&ACTING, session::current_role());
         let (lsn, at) = (session::wal_position(), session::now());
+        let lsn = if crate::settings::sabotaged("coarse_lsn") { lsn & !0xFFFF } else { lsn };
         for record in records {
             let record = record.borrow();
             for image in [&record.row_key, &record.old, &record.new].into_iter().flatten() {
@@ -171,6 +172,7 @@ pub fn ended() {
 pub fn before_prepare() -> Result<()> {
     match incarnation::started_here() {
         true => Err(Error::CannotPrepare),
+        false if crate::settings::sabotaged("skip_flush_at_prepare") => Ok(()),
         false => before_end(),
     }
 }
@@ -179,7 +181,11 @@ pub fn before_prepare() -> Result<()> {
 pub fn savepoint_released(level: u32) {
     incarnation::savepoint_released(level);
     key::savepoint_released(level);
-    with_journal(|journal| journal.sub_commit(level));
+    with_journal(|journal| {
+        if !crate::settings::sabotaged("released_saves") {
+            journal.sub_commit(level);
+        }
+    });
 }
 
 /// A savepoint's work is gone.
@@ -252,6 +258,7 @@ impl Transaction {
 
     fn write(&mut self, which: Which) -> Result<()> {
         let level = session::nest_level();
+        self.journal.signs_once = crate::settings::sabotaged("signs_once");
         key::with_signing_key(self.journal.incarnation(), |key| {
             self.journal.seal(key);
             append::append(self.journal.unwritten(which, level, key))

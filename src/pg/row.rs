@@ -122,7 +122,10 @@ impl<'a> Trigger<'a> {
         // SAFETY: the relation is open; the snapshot is registered while it is used; each tuple is used before the next is read.
         unsafe {
             let relation = (*self.data).tg_relation;
-            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+            let snapshot = match crate::settings::sabotaged("truncate_snapshot") {
+                true => pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()),
+                false => pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()),
+            };
             let scan =
                 pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
             // What rendering a row allocates goes before the next row.

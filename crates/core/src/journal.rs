@@ -197,6 +197,8 @@ pub struct Journal {
     bytes: BTreeMap<u32, usize>,
     /// Sabotage for the tests' sake: forget what outer levels own when a savepoint that wrote it is rolled back.
     pub forgets_outer_levels: bool,
+    /// Sabotage as well: sign the last entry of each chain, and none of those that a rollback may leave as the last.
+    pub signs_once: bool,
 }
 
 impl Journal {
@@ -212,6 +214,7 @@ impl Journal {
             ordinal: 0,
             bytes: BTreeMap::new(),
             forgets_outer_levels: false,
+            signs_once: false,
         }
     }
 
@@ -327,7 +330,8 @@ impl Journal {
         let mut level_after: Vec<Option<u32>> = vec![None; self.chains.len()];
         let mut ends_level = vec![false; self.items.len() - sealed];
         for (item, ends) in self.items[sealed..].iter().zip(&mut ends_level).rev() {
-            *ends = level_after[item.chain].replace(item.level) != Some(item.level);
+            let level = if self.signs_once { 0 } else { item.level };
+            *ends = level_after[item.chain].replace(level) != Some(level);
         }
         for (item, ends) in self.items[sealed..].iter_mut().zip(ends_level) {
             let chain = &mut self.chains[item.chain];
