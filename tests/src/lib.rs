@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod replay;
+pub mod storm;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
