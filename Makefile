@@ -13,7 +13,7 @@ SABOTAGED := $(TARGET)/sabotage/release/libpg_custody.so
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
 
 .DELETE_ON_ERROR:
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz bench lint fmt stage clean help
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture bench lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) ## build the library and the install script
 
@@ -93,6 +93,11 @@ bench: $(STAGED) ## speed, side by side with unaudited tables and other audits: 
 	@tools/rivals "$(PG_CONFIG)" "$(STAGE)"
 	@cargo build --release --quiet --package custody-bench
 	@$(TARGET)/release/custody-bench --stage $(STAGE) --out $(TARGET)/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DURATION),--duration $(DURATION))
+
+MINUTES ?= 5
+torture: $(STAGED) ## the storm for MINUTES (5): everything at once, crashes included; CUSTODY_SEED=n repeats its choices
+	CUSTODY_STAGE=$(STAGE) CUSTODY_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) \
+	  cargo test --release --package custody-tests --test storm -- --exact whatever_happens_the_tables_are_what_the_log_says --nocapture
 
 lint: | .deps ## format and clippy, warnings denied
 	cargo fmt --all --check

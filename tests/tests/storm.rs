@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,22 +104,19 @@ fn the_storm_sees_through_sabotage() {
     let seed = storm::seed();
     let wanted = std::env::var("CUSTODY_DEFECT").ok();
     let defects: Vec<_> = DEFECTS.into_iter().filter(|d| wanted.as_ref().is_none_or(|w| w == d)).collect();
-    let unseen: Vec<&str> = defects
-        .chunks(2)
-        .flat_map(|pair| {
-            thread::scope(|scope| {
-                let searches: Vec<_> = pair
-                    .iter()
-                    .map(|defect| {
-                        let cluster = cluster.clone();
-                        scope.spawn(move || (!is_seen(cluster, defect, seed)).then_some(*defect))
-                    })
-                    .collect();
-                searches.into_iter().map(|s| s.join().expect("a search")).collect::<Vec<_>>()
-            })
-        })
-        .flatten()
-        .collect();
+    let (next, unseen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(defect) = defects.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if !is_seen(cluster.clone(), defect, seed) {
+                        unseen.lock().unwrap().push(defect);
+                    }
+                }
+            });
+        }
+    });
+    let unseen = unseen.into_inner().unwrap();
     assert!(unseen.is_empty(), "went unseen: {unseen:?}");
     // With no defect switched on the same build is sound: it is the defect that is seen, not the build.
     let storm = Storm::new(cluster, "sound", Strength::SHARED, None);

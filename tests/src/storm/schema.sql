@@ -58,9 +58,22 @@ BEGIN
   BEGIN
     INSERT INTO account (tenant_id, id) VALUES (t, i) ON CONFLICT (tenant_id, id) DO UPDATE SET n = account.n + 1;
     RAISE division_by_zero;
-  EXCEPTION WHEN division_by_zero THEN PERFORM pg_sleep(0.003);
+  EXCEPTION WHEN division_by_zero THEN PERFORM pg_sleep(0.005);
   END;
   INSERT INTO account (tenant_id, id) VALUES (t, i) ON CONFLICT (tenant_id, id) DO UPDATE SET n = account.n + 1;
+END $$;
+-- A block that succeeds is its outer level's, and no business of the next one, which fails.
+CREATE FUNCTION fail_second(t text, i int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  BEGIN
+    INSERT INTO account (tenant_id, id) VALUES (t, i) ON CONFLICT (tenant_id, id) DO UPDATE SET n = account.n + 1;
+  EXCEPTION WHEN division_by_zero THEN NULL;
+  END;
+  BEGIN
+    UPDATE account SET n = n + 100 WHERE tenant_id = t AND id IN (i, 0);
+    RAISE division_by_zero;
+  EXCEPTION WHEN division_by_zero THEN NULL;
+  END;
 END $$;
 CREATE FUNCTION walk(t text, low int) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE

@@ -62,6 +62,10 @@ impl Storm {
                     client = None;
                 }
             }
+            // A new session begins with the first lane, whoever held it last.
+            if random.random_ratio(1, 12) {
+                client = None;
+            }
         }
     }
 
@@ -281,15 +285,16 @@ impl Work<'_> {
             ),
             41..44 => ("cursor", format!("SELECT walk('{tenant}', {id})")),
             44..46 => return self.cursor(tenant, id),
-            46..49 => ("block", format!("SELECT fail_first('{tenant}', {id})")),
-            49..53 => ("block", format!("SELECT fail_after('{tenant}', {id}, {})", self.random.random_bool(0.7))),
+            46 | 47 => ("block", format!("SELECT fail_first('{tenant}', {id})")),
+            48 | 49 => ("block", format!("SELECT fail_second('{tenant}', {id})")),
+            50..53 => ("block", format!("SELECT fail_after('{tenant}', {id}, {})", self.random.random_bool(0.7))),
             53..55 => return self.copy(tenant, id),
             // A partition by its own name, which is another's while it is detached.
-            55..57 => (
+            55 => (
                 "partition",
                 format!("INSERT INTO shop.parted_2 (tenant_id, id) VALUES ('{tenant}', {}) ON CONFLICT (tenant_id, id) DO UPDATE SET n = 7", 40 + id % 20),
             ),
-            57 => {
+            56 | 57 => {
                 let what = either(self.random, ["movement", "shop.parted", "shop.parted_1", "shop.parted_3", "account CASCADE"]);
                 ("truncate", format!("TRUNCATE {what}"))
             }

@@ -36,16 +36,28 @@ impl Storm {
     /// Sessions by the dozen that do one thing and leave, some without a word.
     pub(super) fn connect_in_bursts(&self, mut random: StdRng, until: Instant) {
         while self.goes_on(until) {
-            thread::sleep(Duration::from_millis(random.random_range(100..600)));
-            let numbers: Vec<u32> = (0..40).map(|_| random.random_range(0..60)).collect();
+            thread::sleep(Duration::from_millis(random.random_range(100..500)));
+            let numbers: Vec<u32> = (0..self.strength.burst).map(|_| random.random_range(0..240)).collect();
             thread::scope(|scope| {
                 for number in numbers {
                     scope.spawn(move || {
                         let Some(mut client) = self.connect(SUPERUSER) else { return };
+                        let (what, number) = (number / 60, number % 60);
                         let tenant = TENANTS[number as usize % TENANTS.len()];
-                        let write = format!("INSERT INTO account VALUES ('{tenant}', {number}) ON CONFLICT DO NOTHING; UPDATE account SET n = n + 1 WHERE id = {number}");
-                        // One in three leaves its transaction open.
-                        let sql = if number % 3 == 0 { format!("BEGIN; {write}") } else { write };
+                        let write = format!(
+                            "INSERT INTO account VALUES ('{tenant}', {number}) ON CONFLICT DO NOTHING;
+                             UPDATE account SET n = n + 1 WHERE id = {number}"
+                        );
+                        let sql = match what {
+                            0 => write,
+                            // Left open.
+                            1 => format!("BEGIN; {write}"),
+                            // The first free lane is taken in a block that fails, or after others have held it since the snapshot.
+                            2 => format!("SELECT fail_first('{tenant}', {number})"),
+                            _ => format!(
+                                "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM shape; SELECT pg_sleep(0.005); {write}; COMMIT"
+                            ),
+                        };
                         if let Err(error) = client.batch_execute(&sql) {
                             self.judge(&error);
                         }
