@@ -87,15 +87,15 @@ impl Storm {
         if !self.goes_on(until) {
             return;
         }
-        // kill -9 of a backend: the server restarts all of them.
-        let pid = self.unharmed().query(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY state = 'active' DESC, pid LIMIT 1",
-            &[&APPLICATION],
-        );
-        if let Some(pid) = pid.ok().and_then(|rows| rows.first().map(|row| row.get::<_, i32>(0)))
-            && must(Command::new("kill").args(["-9", &pid.to_string()])).is_ok()
-        {
-            self.counts.add("crashes of a backend");
+        // kill -9 of a backend: the server restarts all of them. The oldest, as many are gone before they can be killed.
+        let oldest = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY backend_start LIMIT 1";
+        for _ in 0..20 {
+            let pid = self.unharmed().query_opt(oldest, &[&APPLICATION]).ok().flatten();
+            let pid = pid.map(|row| row.get::<_, i32>(0).to_string());
+            if pid.is_some_and(|pid| must(Command::new("kill").args(["-9", &pid])).is_ok()) {
+                self.counts.add("crashes of a backend");
+                break;
+            }
         }
         thread::sleep(length / 5);
         let open = [random.random::<u32>(), random.random(), random.random(), random.random()];
