@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::{APPLICATION, Storm, replay};
 
 /// What the server may warn of.
-const WARNINGS: [&str; 7] = [
+const WARNINGS: [&str; 8] = [
+    // A session that ended before it was to be terminated.
+    "is not a PostgreSQL backend process",
     // PostgreSQL itself, after a savepoint survived that it found no room to lock the transaction's id.
     "you don't own a lock of type ExclusiveLock",
     "terminating connection because of crash of another server process",

@@ -18,7 +18,7 @@ struct Done {
 
 /// The least that must happen in ten seconds of a full storm. (An idle machine with two cores does five times as much and more.)
 const LEAST: [(&str, u64); 27] = [
-    ("committed", 150),
+    ("committed", 100),
     ("rolled back", 30),
     ("savepoints", 60),
     ("savepoints rolled back", 20),

@@ -59,7 +59,8 @@ pub const SETTINGS: [&str; 13] = [
     // Deadlocks of the sessions' own making are to be over soon.
     "deadlock_timeout = 30ms",
     "lock_timeout = 500ms",
-    "statement_timeout = 20s",
+    // Who has survived that it found no room to lock its id is waited for without a lock, and so without an end.
+    "statement_timeout = 5s",
     "autovacuum_naptime = 1s",
     "autovacuum_vacuum_threshold = 20",
     "autovacuum_analyze_threshold = 20",
@@ -168,7 +169,7 @@ impl Storm {
     fn unharmed(&self) -> Client {
         let begun = Instant::now();
         loop {
-            match self.cluster.connect(&self.database, SUPERUSER) {
+            match self.cluster.config(&self.database, SUPERUSER).options("-c statement_timeout=0").connect(NoTls) {
                 Ok(client) => return client,
                 Err(e) if begun.elapsed() > Duration::from_secs(30) => panic!("{e}\n{}", self.cluster.log_tail()),
                 Err(_) => thread::sleep(Duration::from_millis(50)),
