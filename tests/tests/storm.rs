@@ -63,7 +63,10 @@ fn whatever_happens_the_tables_are_what_the_log_says() {
             number += 1;
             let wrong = storm.round(seed.wrapping_add(number), round);
             println!("round {number}, {:.0} s: {} findings", begun.elapsed().as_secs_f64(), wrong.len());
-            assert!(wrong.is_empty(), "{:#?}\n{}", &wrong[..wrong.len().min(10)], storm.counts);
+            if !wrong.is_empty() {
+                let log = storm.keep_log();
+                panic!("{:#?}\n{}\n{}", &wrong[..wrong.len().min(10)], log.display(), storm.counts);
+            }
         }
         println!("{}", storm.counts);
         assert_eq!(storm.counts.too_little(), Vec::<String>::new(), "too little happened");

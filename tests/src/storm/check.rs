@@ -1,6 +1,7 @@
 //! After a round: everything that may be wrong.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
@@ -37,6 +38,13 @@ impl Storm {
         let outcome = self.inspect(&mut client);
         wrong.append(&mut outcome.unwrap_or_else(|e| vec![format!("the check itself failed: {}", crate::words(&e))]));
         wrong
+    }
+
+    /// Puts the server's log where it outlives the cluster.
+    pub fn keep_log(&self) -> PathBuf {
+        let kept = std::env::temp_dir().join(format!("custody-storm-{}.log", std::process::id()));
+        let _ = fs::copy(self.cluster.socket().join("log"), &kept);
+        kept
     }
 
     fn inspect(&self, client: &mut Client) -> Result<Vec<String>, Error> {
