@@ -19,7 +19,7 @@ thread_local! {
     /// Incarnations that this transaction started, each with the level that did.
     static STARTED: RefCell<Vec<(u32, Uuid)>> = const { RefCell::new(Vec::new()) };
     /// The incarnation that was found last, and in which copy of the database.
-    static KNOWN: Cell<Option<(Uuid, (i64, i32, Oid))>> = const { Cell::new(None) };
+    static KNOWN: Cell<Option<(Uuid, session::Instance)>> = const { Cell::new(None) };
 }
 
 /// Whether this transaction started a life: then it must not stay open as a prepared one, for others wait for it.

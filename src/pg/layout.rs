@@ -100,9 +100,9 @@ fn long_header(length: usize) -> [u8; 4] {
     ((length as u32 + 4) << 2).to_ne_bytes()
 }
 
-/// What a tuple's bytes turned out to be.
-pub enum Decoded<'a> {
-    Entry(Entry<'a>),
+/// Why a tuple could not be read.
+#[derive(Clone, Copy)]
+pub enum Odd {
     /// A value is compressed or lies out of line: PostgreSQL has to fetch it first.
     Toasted,
     /// Not as this version of the extension writes entries: a column is missing or NULL, or text is not UTF-8.
@@ -110,11 +110,8 @@ pub enum Decoded<'a> {
 }
 
 /// Reads a tuple, header included.
-pub fn decode(tuple: &[u8]) -> Decoded<'_> {
-    match Reader::new(tuple).and_then(|reader| reader.entry()) {
-        Ok(entry) => Decoded::Entry(entry),
-        Err(why) => why,
-    }
+pub fn decode(tuple: &[u8]) -> Result<Entry<'_>, Odd> {
+    Reader::new(tuple)?.entry()
 }
 
 struct Reader<'a> {
@@ -124,29 +121,27 @@ struct Reader<'a> {
     column: usize,
 }
 
-type Read<'a, T> = Result<T, Decoded<'a>>;
-
 impl<'a> Reader<'a> {
-    fn new(tuple: &'a [u8]) -> Read<'a, Self> {
+    fn new(tuple: &'a [u8]) -> Result<Self, Odd> {
         let word = |at: usize| Some(u16::from_ne_bytes(tuple.get(at..at + 2)?.try_into().ok()?));
         let (Some(mask2), Some(mask), Some(start)) = (word(INFOMASK2), word(INFOMASK), tuple.get(HOFF)) else {
-            return Err(Decoded::Unreadable);
+            return Err(Odd::Unreadable);
         };
         let stored = usize::from(mask2 & COLUMNS_MASK);
-        let columns = tuple.get(usize::from(*start)..).ok_or(Decoded::Unreadable)?;
+        let columns = tuple.get(usize::from(*start)..).ok_or(Odd::Unreadable)?;
         let bits = tuple.get(HEADER_FIXED..HEADER_FIXED + 4).and_then(|b| b.try_into().ok());
         let present = match (mask & HAS_NULLS, bits) {
             (0, _) => u32::MAX,
             (_, Some(bits)) => u32::from_le_bytes(bits),
-            (_, None) => return Err(Decoded::Unreadable),
+            (_, None) => return Err(Odd::Unreadable),
         };
         if stored < column::COUNT {
-            return Err(Decoded::Unreadable);
+            return Err(Odd::Unreadable);
         }
         Ok(Self { columns, present, at: 0, column: 0 })
     }
 
-    fn entry(mut self) -> Read<'a, Entry<'a>> {
+    fn entry(mut self) -> Result<Entry<'a>, Odd> {
         let (seq, lsn, at, xid, actor_seq) = (self.big()?, self.big()?, self.big()?, self.big()?, self.big()?);
         let (ordinal, lane) = (i32::from_ne_bytes(self.fixed(4)?), i32::from_ne_bytes(self.fixed(4)?));
         let format = i16::from_ne_bytes(self.fixed(2)?);
@@ -166,7 +161,7 @@ impl<'a> Reader<'a> {
             format,
             lsn: lsn as u64,
             ordinal: ordinal.into(),
-            at: at.checked_add(EPOCH).ok_or(Decoded::Unreadable)?,
+            at: at.checked_add(EPOCH).ok_or(Odd::Unreadable)?,
             xid: xid as u64,
             actor_seq,
             signs_run: signs_run != 0,
@@ -185,9 +180,9 @@ impl<'a> Reader<'a> {
             old: self.text()?,
             new: self.text()?,
             actor_digest: self.bytes()?,
-            row_digest: self.bytes()?.ok_or(Decoded::Unreadable)?,
-            prev_hash: self.bytes()?.ok_or(Decoded::Unreadable)?,
-            hash: self.bytes()?.ok_or(Decoded::Unreadable)?,
+            row_digest: self.bytes()?.ok_or(Odd::Unreadable)?,
+            prev_hash: self.bytes()?.ok_or(Odd::Unreadable)?,
+            hash: self.bytes()?.ok_or(Odd::Unreadable)?,
             signature: self.bytes()?,
         })
     }
@@ -197,59 +192,59 @@ impl<'a> Reader<'a> {
     }
 
     /// The next column, of fixed length and the given alignment, which must not be NULL.
-    fn fixed<const N: usize>(&mut self, align: usize) -> Read<'a, [u8; N]> {
+    fn fixed<const N: usize>(&mut self, align: usize) -> Result<[u8; N], Odd> {
         if !self.is_present() {
-            return Err(Decoded::Unreadable);
+            return Err(Odd::Unreadable);
         }
         self.column += 1;
         self.at = self.at.next_multiple_of(align);
         let value = self.columns.get(self.at..self.at + N).and_then(|v| v.try_into().ok());
         self.at += N;
-        value.ok_or(Decoded::Unreadable)
+        value.ok_or(Odd::Unreadable)
     }
 
-    fn big(&mut self) -> Read<'a, i64> {
+    fn big(&mut self) -> Result<i64, Odd> {
         Ok(i64::from_ne_bytes(self.fixed(8)?))
     }
 
-    fn text(&mut self) -> Read<'a, Option<&'a str>> {
+    fn text(&mut self) -> Result<Option<&'a str>, Odd> {
         match self.bytes()? {
             None => Ok(None),
             // SAFETY: ASCII is UTF-8. Looking for anything else is much faster than reading it as UTF-8.
             Some(bytes) if bytes.is_ascii() => Ok(Some(unsafe { std::str::from_utf8_unchecked(bytes) })),
-            Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| Decoded::Unreadable),
+            Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| Odd::Unreadable),
         }
     }
 
-    fn required_text(&mut self) -> Read<'a, &'a str> {
-        self.text()?.ok_or(Decoded::Unreadable)
+    fn required_text(&mut self) -> Result<&'a str, Odd> {
+        self.text()?.ok_or(Odd::Unreadable)
     }
 
     #[cfg(target_endian = "little")]
-    fn bytes(&mut self) -> Read<'a, Option<&'a [u8]>> {
+    fn bytes(&mut self) -> Result<Option<&'a [u8]>, Odd> {
         let present = self.is_present();
         self.column += 1;
         if !present {
             return Ok(None);
         }
         // A byte that is not zero begins a value with a short header; zeros pad up to a long one.
-        let first = |at: usize| self.columns.get(at).copied().ok_or(Decoded::Unreadable);
+        let first = |at: usize| self.columns.get(at).copied().ok_or(Odd::Unreadable);
         if first(self.at)? == 0 {
             self.at = self.at.next_multiple_of(4);
         }
         let first = first(self.at)?;
         let (start, end) = if first == 1 {
-            return Err(Decoded::Toasted);
+            return Err(Odd::Toasted);
         } else if first & 1 == 1 {
             (self.at + 1, self.at + usize::from(first >> 1))
         } else if first & 3 == 2 {
-            return Err(Decoded::Toasted);
+            return Err(Odd::Toasted);
         } else {
             let header = self.columns.get(self.at..self.at + 4).and_then(|h| h.try_into().ok());
-            let length = u32::from_ne_bytes(header.ok_or(Decoded::Unreadable)?) >> 2;
+            let length = u32::from_ne_bytes(header.ok_or(Odd::Unreadable)?) >> 2;
             (self.at + 4, self.at + length as usize)
         };
         self.at = end;
-        self.columns.get(start..end).map(Some).ok_or(Decoded::Unreadable)
+        self.columns.get(start..end).map(Some).ok_or(Odd::Unreadable)
     }
 }

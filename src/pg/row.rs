@@ -275,8 +275,12 @@ impl Shape {
 
 impl Drop for Shape {
     fn drop(&mut self) {
-        // SAFETY: made in `of`, deleted once.
-        unsafe { pg_sys::MemoryContextDelete(self.memory) };
+        // SAFETY: made in `of`, deleted once; but not while the process ends, when PostgreSQL may have taken its memory down.
+        unsafe {
+            if !pg_sys::proc_exit_inprogress {
+                pg_sys::MemoryContextDelete(self.memory);
+            }
+        }
     }
 }
 

@@ -23,9 +23,11 @@ pub fn transaction_id() -> u64 {
 /// that lets the next transaction change the same row. Unlike the WAL's own end, it is read without a lock.
 pub fn wal_position() -> u64 {
     // SAFETY: reads this process's state; the WAL's end is shared state, not asked for in recovery, where nothing is written.
-    match unsafe { pg_sys::XactLastRecEnd } {
-        0 => unsafe { pg_sys::GetXLogInsertRecPtr() },
-        written => written,
+    unsafe {
+        match pg_sys::XactLastRecEnd {
+            0 => pg_sys::GetXLogInsertRecPtr(),
+            written => written,
+        }
     }
 }
 
@@ -91,8 +93,11 @@ pub fn application_name() -> Option<String> {
     unsafe { data::string(pg_sys::application_name) }.filter(|name| !name.is_empty())
 }
 
-/// What tells this copy of the database from others: (system identifier, timeline, database oid).
-pub fn instance() -> (i64, i32, pg_sys::Oid) {
+/// What tells this copy of the database from others: system identifier, timeline, database oid.
+pub type Instance = (i64, i32, pg_sys::Oid);
+
+/// Which copy of the database this is.
+pub fn instance() -> Instance {
     // SAFETY: reads shared and session state; not called in recovery.
     unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::GetWALInsertionTimeLine() as i32, pg_sys::MyDatabaseId) }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use custody_core::sweep::{Part, Sweep, Swept, Whole};
 
 use crate::error::{Error, Result};
-use crate::pg::layout::{self, Decoded};
+use crate::pg::layout::{self, Odd};
 use crate::pg::pages::{Batch, Pages, without_signals};
 use crate::pg::session;
 use crate::settings;
@@ -49,13 +49,13 @@ impl Check<'_> {
     fn tuples<'t>(&self, found: &mut Found, tuples: impl Iterator<Item = &'t [u8]>) {
         for tuple in tuples {
             match layout::decode(tuple) {
-                Decoded::Entry(e) if self.tenant.is_none_or(|t| t == e.tenant) => {
+                Ok(e) if self.tenant.is_none_or(|t| t == e.tenant) => {
                     found.guard_lifted += u64::from(e.op == "GUARD_OFF");
                     self.sweep.entry(&mut found.part, &e);
                 }
-                Decoded::Entry(_) => {}
-                Decoded::Toasted => found.toasted.push(tuple.to_vec()),
-                Decoded::Unreadable => found.unreadable = true,
+                Ok(_) => {}
+                Err(Odd::Toasted) => found.toasted.push(tuple.to_vec()),
+                Err(Odd::Unreadable) => found.unreadable = true,
             }
         }
     }
