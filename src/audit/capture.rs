@@ -21,6 +21,9 @@ sql_functions! {
             return Err(Error::NotRegistered { table: session::relation_name(trigger.relid()) });
         }
         let table = table::of(&trigger)?;
+        if table.borrow().configures {
+            session::invalidate(trigger.relid());
+        }
         // Recording may run a query (for the first entry of a session), so the table is not borrowed meanwhile.
         let records = row_changed(&mut table.borrow_mut(), &trigger)?;
         transaction::record(records.iter().flatten())?;

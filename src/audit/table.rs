@@ -27,6 +27,8 @@ pub struct Table {
     pub treatment: Vec<Treatment>,
     /// Whose row was recorded last: most often the next one's too.
     pub last_tenant: Rc<str>,
+    /// Whether it is one of our own, of which sessions keep what they have read.
+    pub configures: bool,
     root: Oid,
     /// When its names were looked up.
     named_at: u64,
@@ -92,7 +94,17 @@ impl Table {
             let tenant = None;
             let (schema_name, table_name) = (own_schema.into(), own_name.into());
             let (last_tenant, root) = ("".into(), relid);
-            return Ok(Self { schema_name, table_name, shape, tenant, treatment, last_tenant, root, named_at });
+            return Ok(Self {
+                schema_name,
+                table_name,
+                shape,
+                tenant,
+                treatment,
+                last_tenant,
+                configures: true,
+                root,
+                named_at,
+            });
         }
         // A partition may be registered by itself, and its parents too: the nearest counts.
         let mut nearest = None;
@@ -127,7 +139,7 @@ impl Table {
         }
         let (schema_name, table_name) = names(root)?;
         let (schema_name, table_name, last_tenant) = (schema_name.into(), table_name.into(), "".into());
-        Ok(Self { schema_name, table_name, shape, tenant, treatment, last_tenant, root, named_at })
+        Ok(Self { schema_name, table_name, shape, tenant, treatment, last_tenant, configures: false, root, named_at })
     }
 
     /// Takes over a new name of the registered table or its schema, of which the partition's own definition says nothing.

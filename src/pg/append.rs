@@ -14,6 +14,8 @@ use crate::pg::{data, scan};
 
 /// Rows that go to the heap in one call, and so share WAL records.
 const BATCH: usize = 128;
+/// Tuples up to this long stay as they are: a little less than TOAST_TUPLE_THRESHOLD (access/heaptoast.h).
+const IN_LINE: usize = 1900;
 /// The log's two indexes. Whatever else somebody adds is kept up too, by the executor's slower way.
 const RUNS: &str = "CREATE UNIQUE INDEX entry_runs ON custody.entry USING btree (tenant, incarnation, lane, seq) WHERE (signs_run OR (actor_seq = seq))";
 const SEARCH: &str = "CREATE INDEX entry_search ON custody.entry USING brin (at, tenant text_bloom_ops, custody.key_hash(row_key) int8_bloom_ops) WITH (pages_per_range='64', autosummarize='true')";
@@ -54,9 +56,26 @@ struct Target<'a> {
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     batch: Vec<Entry<'a>>,
     tuple: Vec<u8>,
+    /// Bytes of the longest tuple of the batch.
+    longest: usize,
     command: pg_sys::CommandId,
     memory: pg_sys::MemoryContext,
     pushed_snapshot: bool,
+}
+
+/// Sees to it that there is a snapshot, as callbacks at commit have none; says whether it is to be popped.
+///
+/// # Safety
+/// Within a transaction.
+unsafe fn need_snapshot() -> bool {
+    // SAFETY: the caller promises it.
+    unsafe {
+        let push = !pg_sys::ActiveSnapshotSet();
+        if push {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        push
+    }
 }
 
 /// How the log's indexes are kept up.
@@ -69,12 +88,7 @@ impl<'a> Target<'a> {
     fn open(relid: pg_sys::Oid) -> Result<Self> {
         // SAFETY: the relation is held open and locked until `close`; on an error PostgreSQL's abort lets go of it, of the slots
         // and of the executor state. Everything is allocated in a context of its own, which goes with the transaction's.
-        // A snapshot is needed for out-of-line values, and callbacks at commit have none.
         unsafe {
-            let pushed_snapshot = !pg_sys::ActiveSnapshotSet();
-            if pushed_snapshot {
-                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            }
             let memory = pg_sys::AllocSetContextCreateExtended(
                 pg_sys::CurTransactionContext,
                 c"pg_custody append".as_ptr(),
@@ -91,16 +105,18 @@ impl<'a> Target<'a> {
                 return Err(Error::internal("custody.entry does not have the columns it was installed with"));
             }
             let indexes = Indexes::open(relation, memory);
+            let pushed_snapshot = matches!(indexes, Indexes::Any { .. }) && need_snapshot();
             let command = pg_sys::GetCurrentCommandId(true);
             pg_sys::MemoryContextSwitchTo(outer);
             let (slots, batch, tuple) = (Vec::new(), Vec::new(), Vec::new());
-            Ok(Self { relation, indexes, slots, batch, tuple, command, memory, pushed_snapshot })
+            Ok(Self { relation, indexes, slots, batch, tuple, longest: 0, command, memory, pushed_snapshot })
         }
     }
 
     fn insert(&mut self, entry: Entry<'a>) {
         self.tuple.clear();
         layout::encode(&entry, &mut self.tuple);
+        self.longest = self.longest.max(self.tuple.len());
         // SAFETY: a tuple is one allocation, its bytes after its HeapTupleData; the slot, of the log's row type, frees it.
         unsafe {
             let outer = pg_sys::MemoryContextSwitchTo(self.memory);
@@ -138,6 +154,12 @@ impl<'a> Target<'a> {
         if self.batch.is_empty() {
             return;
         }
+        // Out-of-line values are looked up before they are stored.
+        if self.longest > IN_LINE && !self.pushed_snapshot {
+            // SAFETY: within the transaction that writes.
+            self.pushed_snapshot = unsafe { need_snapshot() };
+        }
+        self.longest = 0;
         let slots = &mut self.slots[..self.batch.len()];
         // SAFETY: as in `open`; the slots hold the tuples until here.
         unsafe {

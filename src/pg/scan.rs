@@ -221,12 +221,13 @@ fn chain_end_from(tenant: &str, incarnation: Uuid, lane: i64, from: i64) -> Resu
     // SAFETY: as in `rows`. The index is entry_runs: (tenant, incarnation, lane, seq) of entries that end a run and some more, so
     // that the first tuple backwards is the chain's end. SnapshotSelf is static.
     unsafe {
-        let relation = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
+        // The locks that writing needs, and kept until then.
+        let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
         let Some(runs) = append::runs_index(relation) else {
-            pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+            pg_sys::table_close(relation, pg_sys::NoLock as i32);
             return Err(Error::internal("custody.entry has lost its index entry_runs"));
         };
-        let index = pg_sys::index_open(runs, pg_sys::AccessShareLock as i32);
+        let index = pg_sys::index_open(runs, pg_sys::RowExclusiveLock as i32);
         let mut scan_keys: [pg_sys::ScanKeyData; 4] = std::mem::zeroed();
         for (scan_key, (attribute, strategy, procedure, datum)) in scan_keys.iter_mut().zip(keys) {
             pg_sys::ScanKeyInit(scan_key, attribute, strategy as u16, pg_sys::Oid::from(procedure), datum);
@@ -250,8 +251,8 @@ fn chain_end_from(tenant: &str, incarnation: Uuid, lane: i64, from: i64) -> Resu
             }
         }
         pg_sys::systable_endscan_ordered(scan);
-        pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        pg_sys::index_close(index, pg_sys::NoLock as i32);
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
         Ok(end)
     }
 }

@@ -86,6 +86,7 @@ unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relid: pg_sys::Oi
         crate::audit::table::forget(relid.to_u32());
     }
     crate::audit::incarnation::forget();
+    context::bindings_changed();
     append::forget();
     scan::forget();
 }

@@ -38,7 +38,10 @@ thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
     /// What this transaction was set to act for, whatever was rolled back since.
     static SET: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// The session role's binding, looked up once a transaction.
+    /// Whether this transaction has asked for its binding, and whether bindings may have changed since it was looked up.
+    static BINDING_READ: Cell<bool> = const { Cell::new(false) };
+    static BINDINGS_CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// The session role's binding.
     static BOUND: RefCell<Option<(Oid, Option<Rc<Context>>)>> = const { RefCell::new(None) };
 }
 
@@ -128,7 +131,7 @@ pub fn assigned(value: &str) {
 /// The transaction is over.
 pub fn transaction_ended() {
     SET.set(None);
-    BOUND.set(None);
+    BINDING_READ.set(false);
 }
 
 impl Context {
@@ -149,8 +152,18 @@ impl Context {
     }
 }
 
+/// Some table of ours changed, perhaps custody.role_binding: its capture trigger sees to it that every session hears of it.
+pub fn bindings_changed() {
+    BINDINGS_CHANGED.set(true);
+}
+
+/// The context of the tenant that the session's role is bound to. It stays what it was when this transaction first asked.
 fn bound() -> Result<Option<Rc<Context>>> {
     let role = session::session_role();
+    let read = BINDING_READ.replace(true);
+    if !read && BINDINGS_CHANGED.replace(false) {
+        BOUND.set(None);
+    }
     if let Some((of, bound)) = BOUND.with_borrow(Clone::clone)
         && of == role
     {

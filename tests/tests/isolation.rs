@@ -487,3 +487,28 @@ fn partitions_are_protected_now_and_later() {
     assert_eq!(rows, ["INSERT a m", "INSERT b m", "INSERT c m", "TRUNCATE c m"]);
     s.assert_valid();
 }
+
+#[test]
+fn a_binding_that_changes_holds_for_open_sessions_from_their_next_transaction_on() {
+    let db = Db::clinic();
+    let mut admin = db.superuser();
+    admin.batch("INSERT INTO clinic.patients (tenant_id, id) VALUES ('a', 1), ('b', 1), ('b', 2)");
+    let app = db.app_name();
+    admin.batch(&format!("SELECT custody.bind_role('{app}', 'a')"));
+    let mut session = db.app();
+    let mut sees = |expected: i64| assert_eq!(session.count("clinic.patients"), expected);
+    sees(1);
+    // By the function, and by the table itself: its capture trigger tells every session.
+    admin.batch(&format!("SELECT custody.bind_role('{app}', 'b')"));
+    sees(2);
+    admin.batch("UPDATE custody.role_binding SET tenant = 'a'");
+    sees(1);
+    admin.batch("BEGIN; DELETE FROM custody.role_binding; ROLLBACK");
+    sees(1);
+    admin.batch("TRUNCATE custody.role_binding");
+    sees(0);
+    admin.batch(&format!("SELECT custody.bind_role('{app}', 'b')"));
+    sees(2);
+    admin.batch(&format!("SELECT custody.unbind_role('{app}')"));
+    sees(0);
+}
