@@ -2,7 +2,7 @@
 
 VERSION   := 0.1.0
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
-PROFILE   := release
+PROFILE   := extension
 TARGET    := $(CURDIR)/target
 LIBRARY   := $(TARGET)/$(PROFILE)/libpg_custody.so
 SCRIPT    := $(TARGET)/pg_custody--$(VERSION).sql
@@ -28,7 +28,7 @@ help: ## list the targets
 
 $(LIBRARY): $(SOURCES) | .deps
 	@echo "==> building the library for $$($(PG_CONFIG) --version) (the first time takes a few minutes)"
-	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo build --release --package pg_custody
+	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo build --profile $(PROFILE) --package pg_custody
 	@touch $@
 
 $(SABOTAGED): $(SOURCES) | .deps
@@ -99,7 +99,8 @@ torture: $(STAGED) ## the storm for MINUTES (5): everything at once, crashes inc
 	CUSTODY_STAGE=$(STAGE) CUSTODY_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  cargo test --release --package custody-tests --test storm -- --exact whatever_happens_the_tables_are_what_the_log_says --nocapture
 
-lint: | .deps ## format and clippy, warnings denied
+lint: $(SCRIPT) | .deps ## format and clippy, warnings denied; released scripts as they were
+	@tools/frozen $(SCRIPT) $(VERSION)
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo clippy --workspace --all-targets --release -- -D warnings
