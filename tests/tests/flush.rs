@@ -406,9 +406,14 @@ fn cancelled_anywhere_and_caught() {
             }
         })
     };
-    for round in 0..12 {
+    // How many calls get through depends on how busy the machine is.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(90);
+    for round in 0.. {
+        if (round >= 12 && caught > 20 && whole > 2) || std::time::Instant::now() > until {
+            break;
+        }
         // Cancelled outside of any block, all of it is gone.
-        if let Ok(row) = s.0.query_one(&format!("SELECT work({})", round * 100), &[]) {
+        if let Ok(row) = s.0.query_one(&format!("SELECT work({})", round * 1000), &[]) {
             caught += row.get::<_, i32>(0);
             whole += 1;
         }
