@@ -2,8 +2,9 @@
 //!
 //! All but two of the checks of format section 8 concern one entry alone. The two that do not (numbers without gaps, each entry
 //! linked to the one before) only need the ends of *spans*: stretches of one chain found whole. Spans from anywhere are joined as
-//! they come in, so memory grows with the number of chains, not of entries. A chain in which anything at all is not as it should
-//! be is only called doubtful: what is wrong with it, and where, is for the `Verifier` to say, which walks it in order.
+//! they come in, so memory grows with the number of chains and of gaps in them, not of entries. A chain in which anything at all is
+//! not as it should be is only called doubtful: what is wrong with it, and where, is for the `Verifier` to say, which walks it in
+//! order.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -128,7 +129,8 @@ impl Sweep {
             (false, None, None) => true,
             _ => false,
         };
-        let right = row_right
+        let right = e.seq >= 1
+            && row_right
             && actor_right
             && signed
             && e.format == FORMAT
