@@ -1,4 +1,5 @@
-//! Walking the chains (format section 8). One pass, in order, in memory that does not grow with the log.
+//! Walking the chains (format section 8). One pass, in order, in memory that grows neither with the log nor with what is wrong
+//! with it: only with the number of incarnations, and with what the caller holds already (keys and heads).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -202,6 +203,7 @@ pub struct Verifier {
     chain: Option<Chain>,
     counts: Counts,
     findings: Vec<Finding>,
+    /// What was found at the entry before and since. What comes later concerns nothing earlier.
     seen: HashSet<(Verdict, i64)>,
     searches: u32,
 }
@@ -246,6 +248,9 @@ impl Verifier {
         *self.counts.by_incarnation.entry(e.incarnation).or_default() += 1;
 
         let Some(mut chain) = self.chain.take() else { return };
+        if let Some(before) = &chain.before {
+            self.seen.retain(|(_, seq)| *seq >= before.seq);
+        }
         let seq = i128::from(e.seq);
         let in_place = seq == chain.expected;
         if seq > chain.expected {
@@ -300,6 +305,7 @@ impl Verifier {
 
     /// Takes the heads of all chains but these as already held against the log.
     pub fn forget_heads_but(&mut self, chains: &[ChainId]) {
+        let chains: HashSet<_> = chains.iter().collect();
         self.heads.retain(|chain, _| chains.contains(chain));
     }
 
