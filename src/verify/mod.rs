@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use custody_core::entry::Entry;
+use custody_core::export;
 use custody_core::sweep::Sweep;
 use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verifier};
 
@@ -293,24 +294,10 @@ fn what_is_off() -> Result<Vec<Finding>> {
 }
 
 fn read_heads(heads: &Value) -> Result<Vec<Head>> {
-    let bad = || {
-        Error::BadArgument {
+    let read = export::read_heads(heads.to_string().as_bytes()).ok();
+    // A lane that `custody.entry` cannot hold would be taken for another.
+    read.filter(|heads| heads.iter().all(|h| i32::try_from(h.chain.lane).is_ok())).ok_or_else(|| Error::BadArgument {
         name: "heads",
         why: "must be what SELECT jsonb_agg(h) FROM custody.heads() h gave: an array of {incarnation, tenant, lane, seq, hash}".into(),
-    }
-    };
-    let read = |head: &Value| -> Option<Head> {
-        let text = |name: &str| head.get(name)?.as_str();
-        let hash = text("hash")?;
-        let hash = (0..hash.len() / 2)
-            .map(|i| u8::from_str_radix(hash.get(2 * i..2 * i + 2)?, 16).ok())
-            .collect::<Option<Vec<u8>>>()?;
-        let chain = ChainId {
-            incarnation: text("incarnation")?.parse().ok()?,
-            tenant: text("tenant")?.to_owned(),
-            lane: head.get("lane")?.as_i64()?,
-        };
-        Some(Head { chain, seq: head.get("seq")?.as_i64().filter(|seq| *seq >= 1)?, hash })
-    };
-    heads.as_array().and_then(|heads| heads.iter().map(read).collect()).ok_or_else(bad)
+    })
 }
