@@ -253,7 +253,7 @@ impl Transaction {
         let (incarnation, lane) = (self.journal.incarnation(), self.journal.lane());
         let end = scan::chain_end(tenant, incarnation, lane)?
             .unwrap_or_else(|| ChainEnd { seq: 0, hash: genesis(incarnation, tenant, lane) });
-        Ok(self.journal.begin_chain(tenant.clone(), end))
+        self.journal.begin_chain(tenant.clone(), end).map_err(|full| Error::internal(full.to_string()))
     }
 
     fn write(&mut self, which: Which) -> Result<()> {

@@ -13,6 +13,9 @@ use crate::Hash;
 use crate::entry::{Entry, FORMAT, SALT_LENGTH, actor_digest, row_digest};
 use crate::key::PrivateKey;
 
+/// The last number that a transaction follows: it leaves more than the 2^31 that `ordinal` can count in the table.
+const LAST_TO_FOLLOW: i64 = i64::MAX - (1 << 32);
+
 /// What is to be recorded: everything about an entry but its place and its proof.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
@@ -38,6 +41,15 @@ pub struct ChainEnd {
     pub seq: i64,
     /// That entry's hash, or the genesis hash.
     pub hash: Hash,
+}
+
+/// A chain that ends where no journal brought it: what a transaction might append could not be numbered.
+#[derive(Debug, thiserror::Error)]
+#[error("the chain of tenant {tenant:?} on lane {lane} ends at entry {seq}: there are no numbers left after it")]
+pub struct Full {
+    tenant: Rc<str>,
+    lane: i64,
+    seq: i64,
 }
 
 struct Sealed {
@@ -252,12 +264,15 @@ impl Journal {
     }
 
     /// Says where a tenant's chain stands in the table. To be read once, after the lane is held.
-    pub fn begin_chain(&mut self, tenant: Rc<str>, end: ChainEnd) -> usize {
+    pub fn begin_chain(&mut self, tenant: Rc<str>, end: ChainEnd) -> Result<usize, Full> {
+        if end.seq > LAST_TO_FOLLOW {
+            return Err(Full { tenant, lane: self.common.lane, seq: end.seq });
+        }
         let index = self.chains.len();
         self.by_tenant.insert(tenant.clone(), index);
         let next = end.seq + 1;
         self.chains.push(Chain { tenant, next, actor: None, hash: end.hash, sealed_next: next, saved: Vec::new() });
-        index
+        Ok(index)
     }
 
     /// Takes a fact of the given level into a chain. `salt` gives random bytes, as many times as it is asked.
@@ -500,7 +515,7 @@ mod tests {
         fn append(&mut self, tenant: &str, actor: &str) {
             let chain = self.journal.chain(tenant).unwrap_or_else(|| {
                 let end = ChainEnd { seq: 0, hash: genesis(INCARNATION, tenant, 3) };
-                self.journal.begin_chain(tenant.into(), end)
+                self.journal.begin_chain(tenant.into(), end).unwrap()
             });
             self.count += 1;
             let marker = format!("{}", self.count);
@@ -661,6 +676,18 @@ mod tests {
             2 => Just(Step::FlushAll),
             1 => Just(Step::FlushOwn),
         ]
+    }
+
+    #[test]
+    fn a_chain_without_numbers_left_is_refused() {
+        let mut journal = Journal::new(INCARNATION, 3, 1);
+        let mut begin = |seq| journal.begin_chain("a".into(), ChainEnd { seq, hash: [0; 32] });
+        assert!(begin(LAST_TO_FOLLOW).is_ok());
+        for seq in [LAST_TO_FOLLOW + 1, i64::MAX] {
+            let what =
+                format!("the chain of tenant \"a\" on lane 3 ends at entry {seq}: there are no numbers left after it");
+            assert_eq!(begin(seq).unwrap_err().to_string(), what);
+        }
     }
 
     proptest! {

@@ -225,7 +225,7 @@ impl Open<'_> {
                 Some(row) => ChainEnd { seq: row.place.3, hash: row.hash },
                 None => ChainEnd { seq: 0, hash: genesis(incarnation, tenant, lane) },
             };
-            self.journal.begin_chain(tenant.into(), end)
+            self.journal.begin_chain(tenant.into(), end).unwrap()
         });
         *self.clock += 1;
         let lsn = 0x1_5000_0000 + *self.clock;
