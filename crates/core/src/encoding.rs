@@ -1,4 +1,4 @@
-//! Typed, length-prefixed fields (format section 1), fed straight into SHA-256.
+//! Typed, length-prefixed fields (format section 1) under SHA-256: gathered and hashed at once, or in pieces if they are long.
 
 use std::cell::Cell;
 
@@ -81,7 +81,7 @@ impl FieldHasher {
         self.fixed(5, &[u8::from(value)])
     }
 
-    /// The digest.
+    /// The digest. Spends the hasher: what it gives when asked again means nothing.
     pub fn finish(&mut self) -> Hash {
         if self.sha.is_some() {
             return self.spill().finalize_reset().into();
