@@ -59,7 +59,12 @@ fn whatever_happens_the_tables_are_what_the_log_says() {
         let cluster = Arc::new(Cluster::temporary(&installation(), &storm::SETTINGS).expect("a cluster"));
         let storm = Storm::new(cluster, "storm", Strength::FULL, None);
         storm.ten_thousand_tenants();
-        for _ in 0..rounds {
+        // A slow or busy machine is given up to three times as long.
+        let too_little = |storm: &Storm| storm.counts.too_little(rounds.into(), round * rounds);
+        for n in 0..3 * rounds {
+            if n >= rounds && too_little(&storm).is_empty() {
+                break;
+            }
             number += 1;
             let wrong = storm.round(seed.wrapping_add(number), round);
             println!("round {number}, {:.0} s: {} findings", begun.elapsed().as_secs_f64(), wrong.len());
@@ -69,7 +74,7 @@ fn whatever_happens_the_tables_are_what_the_log_says() {
             }
         }
         println!("{}", storm.counts);
-        assert_eq!(storm.counts.too_little(), Vec::<String>::new(), "too little happened");
+        assert_eq!(too_little(&storm), Vec::<String>::new(), "too little happened");
     }
 }
 

@@ -67,12 +67,12 @@ impl Counts {
         done.rounds += 1;
     }
 
-    /// What a full storm did less of than it must.
-    pub fn too_little(&self) -> Vec<String> {
+    /// What a full storm did less of than it must in so many rounds and so much time.
+    pub fn too_little(&self, rounds: u64, length: Duration) -> Vec<String> {
         let done = self.done();
-        let tens = done.length.as_secs_f64() / 10.0;
+        let tens = length.as_secs_f64() / 10.0;
         let least = LEAST.iter().map(|(what, least)| (what, (*least as f64 * tens) as u64));
-        let rounds = EVERY_OTHER_ROUND.iter().map(|(what, least)| (what, least * done.rounds / 2));
+        let rounds = EVERY_OTHER_ROUND.iter().map(|(what, least)| (what, least * rounds / 2));
         let missing = |(what, least): (&&str, u64)| {
             let times = done.times.get(what).copied().unwrap_or(0);
             (times < least).then(|| format!("{what}: {times}, where {least} were the least"))
