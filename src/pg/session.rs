@@ -21,11 +21,14 @@ pub fn transaction_id() -> u64 {
 
 /// The end of what this transaction last wrote to the WAL: not before the change that is being recorded, and before the commit
 /// that lets the next transaction change the same row. Unlike the WAL's own end, it is read without a lock.
+///
+/// A TRUNCATE is recorded before it is done; but its lock is in the WAL, unless the WAL is for crashes only.
 pub fn wal_position() -> u64 {
     // SAFETY: reads this process's state; the WAL's end is shared state, not asked for in recovery, where nothing is written.
     unsafe {
         match pg_sys::XactLastRecEnd {
             0 => pg_sys::GetXLogInsertRecPtr(),
+            _ if pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 => pg_sys::GetXLogInsertRecPtr(),
             written => written,
         }
     }
