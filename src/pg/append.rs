@@ -16,10 +16,16 @@ use crate::pg::{data, scan};
 const BATCH: usize = 128;
 /// Tuples up to this long stay as they are: a little less than TOAST_TUPLE_THRESHOLD (access/heaptoast.h).
 const IN_LINE: usize = 1900;
-/// The log's two indexes. Whatever else somebody adds is kept up too, by the executor's slower way.
-const RUNS: &str = "CREATE UNIQUE INDEX entry_runs ON custody.entry USING btree (tenant, incarnation, lane, seq) WHERE (signs_run OR (actor_seq = seq))";
-const SEARCH: &str = "CREATE INDEX entry_search ON custody.entry USING brin (at, tenant text_bloom_ops, custody.key_hash(row_key) int8_bloom_ops) WITH (pages_per_range='64', autosummarize='true')";
-const PAGES_PER_RANGE: u32 = 64;
+/// The log's two indexes, each as its definition begins and ends: between, there may be settings and a tablespace. Whatever else
+/// somebody adds is kept up too, by the executor's slower way.
+const RUNS: [&str; 2] = [
+    "CREATE UNIQUE INDEX entry_runs ON custody.entry USING btree (tenant, incarnation, lane, seq)",
+    " WHERE (signs_run OR (actor_seq = seq))",
+];
+const SEARCH: [&str; 2] = [
+    "CREATE INDEX entry_search ON custody.entry USING brin (at, tenant text_bloom_ops, custody.key_hash(row_key) int8_bloom_ops)",
+    "",
+];
 
 /// Which indexes the log has.
 #[derive(Clone, Copy)]
@@ -31,11 +37,14 @@ struct Known {
 
 thread_local! {
     static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+    /// Grows whenever what is known is dropped.
+    static FORGOTTEN: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Drops what is known of the log's indexes.
 pub fn forget() {
     KNOWN.set(None);
+    FORGOTTEN.set(FORGOTTEN.get() + 1);
 }
 
 /// Inserts the entries, visible to this transaction's next command.
@@ -80,7 +89,7 @@ unsafe fn need_snapshot() -> bool {
 
 /// How the log's indexes are kept up.
 enum Indexes {
-    Ours { runs: pg_sys::Relation, search: pg_sys::Relation, info: *mut pg_sys::IndexInfo, summaries: Summaries },
+    Ours { runs: pg_sys::Relation, search: pg_sys::Relation, info: *mut pg_sys::IndexInfo },
     Any { estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo },
 }
 
@@ -98,10 +107,8 @@ impl<'a> Target<'a> {
             );
             let outer = pg_sys::MemoryContextSwitchTo(memory);
             let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
-            // A column that somebody added stays NULL; of ours none may be missing.
-            let descriptor = (*relation).rd_att;
-            let ours = (*descriptor).attrs.as_slice((*descriptor).natts as usize).get(..layout::column::COUNT);
-            if ours.is_none_or(|ours| ours.iter().any(|a| a.attisdropped)) {
+            // A column that somebody added stays NULL; ours must all be there.
+            if !layout::is_as_installed(relation) {
                 return Err(Error::internal("custody.entry does not have the columns it was installed with"));
             }
             let indexes = Indexes::open(relation, memory);
@@ -207,7 +214,7 @@ impl Indexes {
                 (*info).ii_Context = memory;
                 let lock = pg_sys::RowExclusiveLock as i32;
                 let (runs, search) = (pg_sys::index_open(runs, lock), pg_sys::index_open(search, lock));
-                return Self::Ours { runs, search, info, summaries: Summaries::open(search) };
+                return Self::Ours { runs, search, info };
             }
             let estate = pg_sys::CreateExecutorState();
             let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
@@ -235,8 +242,8 @@ impl Indexes {
                         pg_sys::ExecInsertIndexTuples(*result, *slot, *estate, false, false, none, nobody);
                     }
                 }
-                Self::Ours { runs, search, info, summaries } => {
-                    summaries.known = None;
+                Self::Ours { runs, search, info } => {
+                    let mut summaries = Summaries::open(*search);
                     for (slot, e) in slots.iter().zip(entries) {
                         let place = &raw mut (**slot).tts_tid;
                         if e.signs_run || e.actor_seq == e.seq {
@@ -259,6 +266,7 @@ impl Indexes {
                             insert(*search, relation, place, values, unique, *info);
                         }
                     }
+                    summaries.close();
                 }
             }
         }
@@ -274,8 +282,7 @@ impl Indexes {
                     pg_sys::ExecCloseIndices(result);
                     pg_sys::FreeExecutorState(estate);
                 }
-                Self::Ours { runs, search, info: _, summaries } => {
-                    summaries.close();
+                Self::Ours { runs, search, info: _ } => {
                     pg_sys::index_close(runs, pg_sys::NoLock as i32);
                     pg_sys::index_close(search, pg_sys::NoLock as i32);
                 }
@@ -319,6 +326,7 @@ unsafe fn known(relation: pg_sys::Relation) -> Known {
     if let Some(known) = KNOWN.get() {
         return known;
     }
+    let forgotten = FORGOTTEN.get();
     let mut known = Known { runs: None, search: None, others: false };
     // SAFETY: the relation is open; its index list is a copy.
     unsafe {
@@ -327,8 +335,9 @@ unsafe fn known(relation: pg_sys::Relation) -> Known {
         for at in 0..if list.is_null() { 0 } else { (*list).length } {
             let oid = (*(*list).elements.add(at as usize)).oid_value;
             let definition = data::string(pg_sys::pg_get_indexdef_string(oid)).unwrap_or_default();
-            let is = |ours| {
-                definition.strip_prefix(ours).is_some_and(|r: &str| r.is_empty() || r.starts_with(" TABLESPACE "))
+            let is = |[start, end]: [&str; 2]| {
+                let between = definition.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+                between.is_some_and(|b| b.is_empty() || b.starts_with(" WITH (") || b.starts_with(" TABLESPACE "))
             };
             match () {
                 () if is(RUNS) => known.runs = Some(oid),
@@ -337,15 +346,22 @@ unsafe fn known(relation: pg_sys::Relation) -> Known {
             }
         }
     }
-    KNOWN.set(Some(known));
+    // What changed while it was looked up is looked up again.
+    if FORGOTTEN.get() == forgotten {
+        KNOWN.set(Some(known));
+    }
     known
 }
 
 /// Which ranges of pages the search index has a summary of. Until a range is complete and summarised, inserting into the index
 /// does nothing; so one look a range takes the place of an insertion an entry.
+///
+/// To be opened when all of a batch is in the heap: how far the map of ranges goes is read once, and whoever makes it longer
+/// later, or summarises a range later, sees the batch.
 struct Summaries {
     revmap: *mut Revmap,
-    /// The range looked at last since the heap was written to, and whether it has a summary.
+    pages_per_range: u32,
+    /// The range looked at last, and whether it has a summary.
     known: Option<(u32, bool)>,
 }
 
@@ -375,24 +391,25 @@ impl Summaries {
     unsafe fn open(search: pg_sys::Relation) -> Self {
         // SAFETY: the caller promises it; errors pass through the guard's frame, which holds nothing to drop.
         unsafe {
-            let mut pages = 0;
-            let revmap =
-                pg_sys::ffi::pg_guard_ffi_boundary(|| brinRevmapInitialize(search, &mut pages, std::ptr::null_mut()));
-            Self { revmap, known: None }
+            let mut pages_per_range = 0;
+            let revmap = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                brinRevmapInitialize(search, &mut pages_per_range, std::ptr::null_mut())
+            });
+            Self { revmap, pages_per_range, known: None }
         }
     }
 
     /// Whether the entry at `place` has to go into the index: its range is summarised, or it begins a range, which asks for the
-    /// one before to be summarised. Only looked at when all of a batch is in the heap: who summarises the range later sees it there.
+    /// one before to be summarised.
     ///
     /// # Safety
     /// As `open`.
     unsafe fn concern(&mut self, place: &pg_sys::ItemPointerData) -> bool {
         let block = u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo);
-        if place.ip_posid == 1 && block % PAGES_PER_RANGE == 0 {
+        if place.ip_posid == 1 && block % self.pages_per_range == 0 {
             return true;
         }
-        let range = block / PAGES_PER_RANGE;
+        let range = block / self.pages_per_range;
         if let Some((known, summarised)) = self.known
             && known == range
         {
