@@ -1,7 +1,10 @@
 //! A row of `custody.entry` as PostgreSQL keeps it in a heap page (access/htup_details.h, varatt.h): written and read here, so
 //! that neither capture nor verification pays for a Datum per column. The columns are those of sql/install/20_tables.sql, in order.
 
+use std::ffi::CStr;
+
 use custody_core::entry::Entry;
+use pgrx::pg_sys;
 use uuid::Uuid;
 
 /// Microseconds from the Unix epoch to PostgreSQL's.
@@ -15,6 +18,55 @@ pub mod column {
     pub const TENANT: i16 = 12;
     pub const HASH: i16 = 28;
     pub const COUNT: usize = 29;
+}
+
+/// What the columns are called, in order, and of which types.
+const COLUMNS: [(&CStr, pg_sys::Oid); column::COUNT] = [
+    (c"seq", pg_sys::INT8OID),
+    (c"lsn", pg_sys::PG_LSNOID),
+    (c"at", pg_sys::TIMESTAMPTZOID),
+    (c"xid", pg_sys::XID8OID),
+    (c"actor_seq", pg_sys::INT8OID),
+    (c"ordinal", pg_sys::INT4OID),
+    (c"lane", pg_sys::INT4OID),
+    (c"format", pg_sys::INT2OID),
+    (c"signs_run", pg_sys::BOOLOID),
+    (c"incarnation", pg_sys::UUIDOID),
+    (c"move_id", pg_sys::UUIDOID),
+    (c"tenant", pg_sys::TEXTOID),
+    (c"op", pg_sys::TEXTOID),
+    (c"schema_name", pg_sys::TEXTOID),
+    (c"table_name", pg_sys::TEXTOID),
+    (c"login_role", pg_sys::TEXTOID),
+    (c"acting_role", pg_sys::TEXTOID),
+    (c"key_id", pg_sys::TEXTOID),
+    (c"actor_salt", pg_sys::BYTEAOID),
+    (c"actor", pg_sys::TEXTOID),
+    (c"row_salt", pg_sys::BYTEAOID),
+    (c"row_key", pg_sys::TEXTOID),
+    (c"old", pg_sys::TEXTOID),
+    (c"new", pg_sys::TEXTOID),
+    (c"actor_digest", pg_sys::BYTEAOID),
+    (c"row_digest", pg_sys::BYTEAOID),
+    (c"prev_hash", pg_sys::BYTEAOID),
+    (c"hash", pg_sys::BYTEAOID),
+    (c"signature", pg_sys::BYTEAOID),
+];
+
+/// Whether the log's first columns are those it was installed with. One that somebody added after them is nobody's business.
+///
+/// # Safety
+/// The relation must be open.
+pub unsafe fn is_as_installed(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller promises it; a column's name is a terminated string. That of one that was dropped is no column's.
+    unsafe {
+        let descriptor = (*relation).rd_att;
+        let there = (*descriptor).attrs.as_slice((*descriptor).natts as usize);
+        there.len() >= COLUMNS.len()
+            && there.iter().zip(COLUMNS).all(|(a, (name, kind))| {
+                a.atttypid == kind && !a.attisdropped && CStr::from_ptr(a.attname.data.as_ptr()) == name
+            })
+    }
 }
 
 /// Bytes before the columns' own: the tuple header (23), a bit for each column, rounded up to 8.

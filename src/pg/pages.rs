@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
-use crate::pg::scan;
+use crate::pg::{layout, scan};
 
 /// storage/bufpage.h: where a page's flags and its line pointers are, and the flag that says that all see all of it.
 const FLAGS: usize = 10;
@@ -52,6 +52,10 @@ pub struct Pages {
     visible: Vec<(u16, u16)>,
     /// How many pages it had when it was opened: what comes later, the snapshot does not see.
     pub count: u32,
+    /// Whether its columns are those it was installed with.
+    pub as_installed: bool,
+    /// Whether there are, or were, tables that inherit from it, whose rows a query finds in it.
+    pub has_children: bool,
 }
 
 unsafe extern "C-unwind" {
@@ -70,7 +74,9 @@ impl Pages {
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let strategy = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKREAD);
             let count = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-            Ok(Self { relation, snapshot, strategy, next: 0, visible: Vec::new(), count })
+            let (as_installed, has_children) =
+                (layout::is_as_installed(relation), (*(*relation).rd_rel).relhassubclass);
+            Ok(Self { relation, snapshot, strategy, next: 0, visible: Vec::new(), count, as_installed, has_children })
         }
     }
 

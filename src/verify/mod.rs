@@ -16,6 +16,7 @@ use crate::audit::{incarnation, transaction};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, value};
 use crate::pg::data::{self, Nulled};
+use crate::pg::layout::EPOCH;
 use crate::pg::{session, spi};
 use crate::sql_functions;
 
@@ -179,8 +180,10 @@ fn summary(
 
 /// Walks entries in order, a thousand at a time: all of them, or those of the given chains.
 fn walk_chains(walk: &mut Verifier, tenant: Option<&str>, chains: Option<&[ChainId]>) -> Result<()> {
-    const ENTRIES: &str = "SELECT e.incarnation, e.tenant::text, e.lane, e.seq, e.format, (e.lsn - '0/0'::pg_catalog.pg_lsn)::bigint, e.ordinal,
-          (EXTRACT(epoch FROM e.at) * 1000000)::bigint, e.xid::text::bigint, e.op::text, e.schema_name::text, e.table_name::text, e.login_role::text, e.acting_role::text,
+    const ENTRIES: &str = "SELECT e.incarnation, e.tenant::text, e.lane, e.seq,
+          CASE pg_catalog.num_nulls(e.incarnation, e.tenant, e.lane, e.seq, e.lsn, e.ordinal, e.at, e.xid, e.op, e.login_role, e.acting_role, e.actor_seq, e.signs_run)
+            WHEN 0 THEN e.format ELSE 0::smallint END, pg_catalog.pg_lsn_send(e.lsn), e.ordinal,
+          pg_catalog.timestamptz_send(e.at), pg_catalog.xid8send(e.xid), e.op::text, e.schema_name::text, e.table_name::text, e.login_role::text, e.acting_role::text,
           e.move_id, e.actor_seq, e.signs_run, e.key_id::text, e.actor_salt, e.actor::text, e.row_salt, e.row_key::text, e.old::text, e.new::text,
           e.actor_digest, e.row_digest, e.prev_hash, e.hash, e.signature
         FROM custody.entry e
@@ -219,6 +222,9 @@ fn walk_entry(walk: &mut Verifier, row: &SpiHeapTupleData<'_>) -> std::result::R
     let text = |n| row.get::<String>(n);
     let bytes = |n| row.get::<Vec<u8>>(n);
     let big = |n| Ok::<_, pgrx::spi::SpiError>(row.get::<i64>(n)?.unwrap_or_default());
+    // As they are stored: not every value of these types is a bigint.
+    let sent =
+        |n| Ok::<_, pgrx::spi::SpiError>(bytes(n)?.and_then(|b| b.try_into().ok()).map_or(0, i64::from_be_bytes));
     let (tenant, op, login, acting) = (text(2)?, text(10)?, text(13)?, text(14)?);
     let (schema_name, table_name, key_id, actor) = (text(11)?, text(12)?, text(18)?, text(20)?);
     let (row_key, old, new) = (text(22)?, text(23)?, text(24)?);
@@ -230,10 +236,10 @@ fn walk_entry(walk: &mut Verifier, row: &SpiHeapTupleData<'_>) -> std::result::R
         lane: row.get::<i32>(3)?.unwrap_or_default().into(),
         seq: big(4)?,
         format: row.get::<i16>(5)?.unwrap_or_default(),
-        lsn: big(6)? as u64,
+        lsn: sent(6)? as u64,
         ordinal: row.get::<i32>(7)?.unwrap_or_default().into(),
-        at: big(8)?,
-        xid: big(9)? as u64,
+        at: sent(8)?.wrapping_add(EPOCH),
+        xid: sent(9)? as u64,
         op: op.as_deref().unwrap_or_default(),
         schema_name: schema_name.as_deref(),
         table_name: table_name.as_deref(),

@@ -35,7 +35,7 @@ struct Found {
 /// What the sweep says of the log.
 pub struct Outcome {
     pub swept: Swept,
-    /// Something in the table is not an entry at all: nothing is cleared then.
+    /// Something in the table is not an entry at all, or rows are elsewhere: nothing is cleared then.
     pub unreadable: bool,
     pub guard_lifted: u64,
 }
@@ -72,6 +72,10 @@ pub fn sweep(sweep: &Sweep, tenant: Option<&str>) -> Result<Outcome> {
     let check = Check { sweep, tenant };
     let mut pages = Pages::open()?;
     let mut gathered = Gathered::new();
+    gathered.unreadable = pages.has_children || !pages.as_installed;
+    if !pages.as_installed {
+        pages.count = 0;
+    }
     // A few pages are not worth a thread.
     let helpers = match pages.count {
         0..256 => 0,
@@ -110,21 +114,24 @@ fn with_helpers(helpers: usize, check: &Check<'_>, pages: &mut Pages, gathered: 
         without_signals(|| {
             for _ in 0..helpers {
                 let (to_check, results) = (to_check.clone(), results.clone());
-                scope.spawn(move || help(check, &to_check, &results));
+                let help = move || help(check, &to_check, &results);
+                // Where no more threads are to be had, it goes on with those that are there.
+                if thread::Builder::new().spawn_scoped(scope, help).is_err() {
+                    break;
+                }
             }
         });
         drop((results, to_check));
-        hand_out(check, pages, &batches, &checked, gathered).and_then(|()| {
-            drop(batches);
-            for (found, _) in checked {
-                gathered.take(check, pages, found);
-                gathered.handed_out -= 1;
-            }
-            match gathered.handed_out {
-                0 => Ok(()),
-                _ => Err(a_thread_is_gone()),
-            }
-        })
+        hand_out(check, pages, &batches, &checked, gathered);
+        drop(batches);
+        for (found, _) in checked {
+            gathered.take(check, pages, found);
+            gathered.handed_out -= 1;
+        }
+        match gathered.handed_out {
+            0 => Ok(()),
+            _ => Err(Error::internal("a thread of the verification ended before its time")),
+        }
     })
 }
 
@@ -183,7 +190,7 @@ fn hand_out(
     batches: &SyncSender<Batch>,
     checked: &Receiver<(Found, Batch)>,
     gathered: &mut Gathered,
-) -> Result<()> {
+) {
     let mut spare: Vec<Batch> = Vec::new();
     while pages.read() < pages.count {
         session::check_for_interrupts();
@@ -195,11 +202,11 @@ fn hand_out(
         }
         match batches.try_send(batch) {
             Ok(()) => gathered.handed_out += 1,
-            Err(TrySendError::Full(batch)) => {
+            // Disconnected: there is no other.
+            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
                 gathered.take(check, pages, check.batch(&batch));
                 spare.push(batch);
             }
-            Err(TrySendError::Disconnected(_)) => return Err(a_thread_is_gone()),
         }
         while let Ok((found, batch)) = checked.try_recv() {
             gathered.take(check, pages, found);
@@ -207,9 +214,4 @@ fn hand_out(
             spare.push(batch);
         }
     }
-    Ok(())
-}
-
-fn a_thread_is_gone() -> Error {
-    Error::internal("a thread of the verification ended before its time")
 }
