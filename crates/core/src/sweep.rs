@@ -177,7 +177,14 @@ impl Sweep {
 impl Part {
     fn chain(&mut self, e: &Entry<'_>) -> usize {
         let is = |c: &PartChain| c.id.lane == e.lane && c.id.incarnation == e.incarnation && c.id.tenant == e.tenant;
-        if !self.chains.get(self.last).is_some_and(is) {
+        // A few pages hold a few chains: looking through them takes no memory, as a name to look up by would.
+        const FEW: usize = 16;
+        if self.chains.get(self.last).is_some_and(is) {
+            return self.last;
+        }
+        if let Some(at) = self.chains.iter().take(FEW).position(is) {
+            self.last = at;
+        } else {
             let id = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
             self.last = *self.by_id.entry(id).or_insert_with_key(|id| {
                 self.chains.push(PartChain { id: id.clone(), spans: Vec::new(), tally: Tally::default() });
