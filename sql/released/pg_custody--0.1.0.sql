@@ -342,7 +342,8 @@ CREATE FUNCTION custody.history(target regclass, key jsonb) RETURNS SETOF custod
   LEFT JOIN custody.incarnation i ON i.id = l.incarnation
   JOIN pg_class c ON c.oid = target
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE l.key_hash = custody.key_hash(custody.row_key(target, key)) AND l.row_key = custody.row_key(target, key)::jsonb
+  -- As subqueries, so that the key is made once and not for each row that shares a range with it.
+  WHERE l.key_hash = (SELECT custody.key_hash(custody.row_key(target, key))) AND l.row_key = (SELECT custody.row_key(target, key)::jsonb)
     AND l.schema_name = n.nspname AND l.table_name = c.relname
   ORDER BY i.started_at, i.id, l.lsn, l.ordinal
 $$;
