@@ -35,7 +35,11 @@ enum Act {
     Delete(Index),
     /// The chain ends before this entry.
     Cut(Index),
-    Twice(Index),
+    /// The entry is there again, at that much later a time.
+    Twice {
+        at: Index,
+        later: i64,
+    },
     /// Two entries change places.
     Swap(Index, Index),
     /// No signature is left on the entry, nor a trace of it unless `signs_run` stays.
@@ -168,9 +172,10 @@ impl Hostage {
                 let last = self.entries[at.index(count)].clone();
                 self.entries.retain(|l| !same_chain(l, &last) || place(l) < place(&last));
             }
-            Act::Twice(at) => {
+            Act::Twice { at, later } => {
                 let at = at.index(count);
                 self.entries.insert(at, self.entries[at].clone());
+                self.entries[at]["at"] = self.entries[at]["at"].as_i64().unwrap().wrapping_add(*later).into();
                 touched = Some(at);
             }
             Act::Swap(one, other) => {
@@ -253,7 +258,7 @@ impl Hostage {
             3 => head.seq = head.seq.wrapping_add(1),
             4 => head.seq = head.seq.wrapping_sub(1),
             5 => head.seq = *at.get(&NUMBERS),
-            6 => head.chain.lane += 100,
+            6 => head.chain.lane = head.chain.lane.wrapping_add(100),
             7 => head.chain.tenant.push('x'),
             _ => self.heads.clear(),
         }
@@ -355,7 +360,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => change.prop_map(|(at, member, other)| Act::Change { at, member, other }),
         1 => at().prop_map(Act::Delete),
         1 => at().prop_map(Act::Cut),
-        1 => at().prop_map(Act::Twice),
+        2 => (at(), 0..2i64).prop_map(|(at, later)| Act::Twice { at, later }),
         1 => (at(), at()).prop_map(|(one, other)| Act::Swap(one, other)),
         2 => (at(), any::<bool>()).prop_map(|(at, signs_run)| Act::Strip { at, signs_run }),
         1 => at().prop_map(Act::CaptureOff),
@@ -401,5 +406,16 @@ proptest! {
             let compared = hostage.compare(deal);
             prop_assert!(compared.is_ok(), "{:?} after {:?}", compared, acts);
         }
+    }
+}
+
+#[test]
+fn the_lowest_number_twice() {
+    let log = make(&[support::Life { endorsed: false, transactions: Vec::new() }]);
+    let mut hostage = Hostage::take(log, true);
+    hostage.entries.push(hostage.entries[0].clone());
+    hostage.mend(0, Mend::Chain(i64::MIN, 0));
+    for deal in [[(0, 0), (0, 1)], [(0, 0), (1, 1)]] {
+        hostage.compare(&deal).unwrap();
     }
 }
