@@ -56,12 +56,16 @@ fn buffer() -> String {
     BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-fn recycle(record: Record) {
+fn give_back(mut buffer: String) {
     const KEPT: usize = 64 << 10;
-    for mut image in [record.row_key, record.old, record.new].into_iter().flatten().filter(|i| i.capacity() <= KEPT) {
-        image.clear();
-        BUFFERS.with_borrow_mut(|buffers| buffers.push(image));
+    if buffer.capacity() <= KEPT {
+        buffer.clear();
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
     }
+}
+
+fn recycle(record: Record) {
+    [record.row_key, record.old, record.new].into_iter().flatten().for_each(give_back);
 }
 
 /// What is to be recorded of the change: one fact, or two if the row moved.
@@ -159,8 +163,7 @@ impl<'a> Images<'a> {
         if *self.table.last_tenant != *text {
             self.table.last_tenant = text.as_str().into();
         }
-        text.clear();
-        BUFFERS.with_borrow_mut(|buffers| buffers.push(text));
+        give_back(text);
         self.table.last_tenant.clone()
     }
 
@@ -231,6 +234,7 @@ impl<'a> Images<'a> {
                 } else {
                     out.push_str("null");
                 }
+                give_back(value);
             }
             _ => {
                 separate(out);

@@ -98,13 +98,7 @@ impl<'a> Target<'a> {
         // SAFETY: the relation is held open and locked until `close`; on an error PostgreSQL's abort lets go of it, of the slots
         // and of the executor state. Everything is allocated in a context of its own, which goes with the transaction's.
         unsafe {
-            let memory = pg_sys::AllocSetContextCreateExtended(
-                pg_sys::CurTransactionContext,
-                c"pg_custody append".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            );
+            let memory = data::memory(pg_sys::CurTransactionContext, c"pg_custody append");
             let outer = pg_sys::MemoryContextSwitchTo(memory);
             let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
             // A column that somebody added stays NULL; ours must all be there.

@@ -68,3 +68,20 @@ pub unsafe fn string(pointer: *const std::ffi::c_char) -> Option<String> {
 pub fn c_string(text: &str) -> CString {
     CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
 }
+
+/// A memory context of the usual sizes, under another.
+///
+/// # Safety
+/// The parent must be valid; the result goes with it, if it is not deleted before.
+pub unsafe fn memory(parent: pg_sys::MemoryContext, name: &'static CStr) -> pg_sys::MemoryContext {
+    // SAFETY: the caller promises it; the name is static, as PostgreSQL keeps the pointer.
+    unsafe {
+        pg_sys::AllocSetContextCreateExtended(
+            parent,
+            name.as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
+}

@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
-use crate::pg::{layout, scan};
+use crate::pg::{data, layout, scan};
 
 /// storage/bufpage.h: where a page's flags and its line pointers are, and the flag that says that all see all of it.
 const FLAGS: usize = 10;
@@ -134,13 +134,7 @@ impl Pages {
     pub fn plain(&self, tuple: &[u8]) -> Vec<u8> {
         // SAFETY: the tuple is a copy of one of the log's, put where it is aligned; the snapshot keeps its out-of-line values alive.
         unsafe {
-            let memory = pg_sys::AllocSetContextCreateExtended(
-                pg_sys::CurrentMemoryContext,
-                c"pg_custody tuple".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            );
+            let memory = data::memory(pg_sys::CurrentMemoryContext, c"pg_custody tuple");
             let outer = pg_sys::MemoryContextSwitchTo(memory);
             let aligned = pg_sys::palloc(tuple.len()).cast::<u8>();
             aligned.copy_from_nonoverlapping(tuple.as_ptr(), tuple.len());

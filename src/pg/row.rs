@@ -129,13 +129,7 @@ impl<'a> Trigger<'a> {
             let scan =
                 pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
             // What rendering a row allocates goes before the next row.
-            let memory = pg_sys::AllocSetContextCreateExtended(
-                pg_sys::CurrentMemoryContext,
-                c"pg_custody row".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            );
+            let memory = data::memory(pg_sys::CurrentMemoryContext, c"pg_custody row");
             loop {
                 let tuple = pg_sys::systable_getnext(scan);
                 let Some(tuple) = Tuple::of(tuple, (*relation).rd_att) else { break };
