@@ -1,6 +1,6 @@
 # pg_custody. The two commands for a newcomer are `make demo` and `make test`; `make && make install` for who only installs.
 
-VERSION   := 0.1.0
+VERSION   := 0.2.0
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
 PROFILE   := extension
 TARGET    := $(CURDIR)/target
@@ -10,12 +10,15 @@ SCRIPT    := $(TARGET)/pg_custody--$(VERSION).sql
 STAGE     := $(shell tools/where $(TARGET))
 STAGED    := $(STAGE)/.staged
 SABOTAGED := $(TARGET)/sabotage/release/libpg_custody.so
+# Older versions can still be installed, and upgraded from.
+RELEASED  := $(filter-out %--$(VERSION).sql,$(wildcard sql/released/*.sql))
+UPGRADES  := $(patsubst sql/upgrade/%,$(TARGET)/%,$(wildcard sql/upgrade/*.sql))
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
 
 .DELETE_ON_ERROR:
 .PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture bench lint fmt stage clean help
 
-all: $(LIBRARY) $(SCRIPT) ## build the library and the install script
+all: $(LIBRARY) $(SCRIPT) $(UPGRADES) ## build the library and the install script
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +43,13 @@ $(SCRIPT): $(wildcard sql/install/*.sql) Makefile
 	@mkdir -p $(TARGET)
 	@{ printf '%s\n' '\echo Use "CREATE EXTENSION pg_custody" to load this file. \quit'; cat $(sort $(filter %.sql,$^)); } > $@
 
+# From the release before to this version; a line `--@ FILE` in it stands for sql/install/FILE.
+$(UPGRADES): $(TARGET)/%: sql/upgrade/% $(wildcard sql/install/*.sql) Makefile
+	@mkdir -p $(TARGET)
+	@awk 'BEGIN { print "\\echo Use \"ALTER EXTENSION pg_custody UPDATE\" to load this file. \\quit" } \
+	  /^--@ / { file = "sql/install/" $$2; found = 0; while ((getline line < file) > 0) { print line; found = 1 } \
+	            if (!found) { print "no " file > "/dev/stderr"; exit 1 }; close(file); next } { print }' $< > $@
+
 # Not a rule that builds: it may run as root, who often has no cargo.
 install: put ## install what `make` built into the PostgreSQL that PG_CONFIG names
 
@@ -47,13 +57,13 @@ put:
 	@test -f $(LIBRARY) -a -f $(SCRIPT) || { echo "nothing is built yet: run make first" >&2; exit 1; }
 	install -d "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension"
 	install -m 755 $(LIBRARY) "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/pg_custody.so"
-	install -m 644 pg_custody.control $(SCRIPT) "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"
+	install -m 644 pg_custody.control $(SCRIPT) $(UPGRADES) $(RELEASED) "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"
 
 uninstall: ## take it out again
 	rm -f "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/pg_custody.so" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"pg_custody{.control,--*.sql}
 
 stage: $(STAGED) ## a private PostgreSQL under target/stage with pg_custody in it
-$(STAGED): $(LIBRARY) $(SCRIPT) pg_custody.control tools/stage
+$(STAGED): $(LIBRARY) $(SCRIPT) $(UPGRADES) $(RELEASED) pg_custody.control tools/stage
 	@tools/stage "$(PG_CONFIG)" "$(STAGE)"
 	@$(MAKE) --no-print-directory -s put PG_CONFIG="$$(cat $(STAGE)/pg_config)"
 	@touch $@
