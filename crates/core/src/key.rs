@@ -47,6 +47,11 @@ impl PrivateKey {
         self.sign(&endorsement_message(incarnation, public_key))
     }
 
+    /// Signs a note's text, or a witness's statement about one (`tlog::note`).
+    pub(crate) fn sign_note(&self, message: &[u8]) -> [u8; 64] {
+        self.sign(message)
+    }
+
     fn sign(&self, message: &[u8]) -> [u8; 64] {
         let mut signature = [0; 64];
         signature.copy_from_slice(self.key.sign(message).as_ref());

@@ -13,6 +13,7 @@ pub mod key;
 pub mod key_file;
 pub mod redact;
 pub mod sweep;
+pub mod tlog;
 pub mod token;
 pub mod verify;
 
