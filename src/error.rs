@@ -27,6 +27,7 @@ pub enum Error {
     KeyMissing { path: String, why: String },
     TooLarge { bytes: usize },
     CannotPrepare,
+    CannotCheckpoint { why: &'static str },
     NotVerified { summary: String, findings: String },
     NotStarted,
     AlreadyStarted,
@@ -177,6 +178,12 @@ impl Error {
                 "Run CREATE EXTENSION pg_custody; or SELECT custody.new_incarnation('…') if it was installed before.".into(),
             ),
             Self::AlreadyStarted => ("UC091", "pg_custody is already started in this database".into(), "Or this transaction has recorded something before its CREATE EXTENSION, which would be lost.".into(), "Create the extension in a transaction of its own.".into()),
+            Self::CannotCheckpoint { why } => (
+                "UC051",
+                "no checkpoint can be made here".into(),
+                why.into(),
+                "CALL custody.checkpoint() outside of a transaction block.".into(),
+            ),
             Self::Internal { what } => (
                 "UC099",
                 format!("pg_custody could not go on: {what}"),

@@ -1,11 +1,12 @@
 //! pg_custody: tenant isolation, and an append-only, hash-chained, signed audit log, in PostgreSQL.
 //!
 //! Rooms: `tenant` (for whom a transaction acts, and the tables that are kept apart), `audit` (what is recorded, and how it
-//! gets into the log), `verify` (whether the log is whole), `pg` (all that is unsafe). The bytes are made in `crates/core`.
+//! gets into the log), `evidence` (what others can hold against it), `verify` (whether the log is whole), `pg` (all that is unsafe). The bytes are made in `crates/core`.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod audit;
 mod error;
+mod evidence;
 mod pg;
 mod settings;
 mod tenant;

@@ -36,15 +36,6 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION custody.export_log(text) IS 'The log, or one tenant''s chains, as JSON Lines (docs/format.md, section 7), to be verified without this database: \copy (SELECT custody.export_log()) TO ''log.jsonl'' needs psql''s \copy with (FORMAT csv, QUOTE e''\x01'', DELIMITER e''\x02'')';
 
-CREATE FUNCTION custody.verify(pin text DEFAULT NULL, heads jsonb DEFAULT NULL, tenant text DEFAULT NULL)
-RETURNS TABLE (verdict text, incarnation uuid, tenant text, lane integer, seq bigint, detail text)
-LANGUAGE c STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_verify';
-COMMENT ON FUNCTION custody.verify(text, jsonb, text) IS 'Walks the chains. The first row is the summary: valid, invalid or empty, and what was checked; each further row is one finding. pin: the fingerprint of a key that you trust, or several with blanks between (after a restore, the old life''s and the new one''s). heads: custody.heads() as kept from before. tenant: only its chains. Verdicts: docs/format.md, section 8';
-
-CREATE FUNCTION custody.assert_verified(pin text DEFAULT NULL, heads jsonb DEFAULT NULL) RETURNS text
-LANGUAGE c STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_assert_verified';
-COMMENT ON FUNCTION custody.assert_verified(text, jsonb) IS 'custody.verify() for a script: returns the summary, or raises UC050 with the findings';
-
 CREATE FUNCTION custody.new_incarnation(reason text) RETURNS uuid
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_new_incarnation';
 COMMENT ON FUNCTION custody.new_incarnation(text) IS 'Starts a new life of this database, with a key of its own that the old one vouches for. For a copy that cannot be noticed (a cold clone of the disk); promotions and template copies start one by themselves at their first entry';

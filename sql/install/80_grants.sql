@@ -6,8 +6,7 @@ GRANT EXECUTE ON FUNCTION custody.tenant(), custody.tenant_uuid(), custody.tenan
   TO custody_app, custody_auditor, custody_admin;
 GRANT EXECUTE ON FUNCTION custody.authenticate(text), custody.assume_tenant(text) TO custody_app;
 GRANT SELECT ON custody.finding TO custody_auditor;
-GRANT EXECUTE ON FUNCTION custody.coverage(), custody.unprotected_tables(), custody.assert_coverage(text), custody.heads(), custody.export_log(text),
-  custody.verify(text, jsonb, text), custody.assert_verified(text, jsonb)
+GRANT EXECUTE ON FUNCTION custody.coverage(), custody.unprotected_tables(), custody.assert_coverage(text), custody.heads(), custody.export_log(text)
   TO custody_auditor;
 GRANT EXECUTE ON FUNCTION custody.create_tenant(text, text), custody.bind_role(regrole, text), custody.unbind_role(regrole),
   custody.allow_assume(regrole, text[]), custody.add_token_key(text, bytea, text, text, text, timestamptz, timestamptz), custody.remove_token_key(text),

@@ -75,6 +75,15 @@ pub fn current() -> Result<Uuid> {
     Ok(id)
 }
 
+/// Whether this is no longer the database that wrote the incarnation, so that the next entry will start another.
+pub fn is_due() -> Result<bool> {
+    session::accept_invalidations();
+    match written()? {
+        Some(id) => Ok(changed(id)?.is_some()),
+        None => Err(Error::NotStarted),
+    }
+}
+
 /// Drops what is known: something about a table changed, perhaps custody.instance.
 pub fn forget() {
     KNOWN.set(None);

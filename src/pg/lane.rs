@@ -53,6 +53,16 @@ impl Drop for TopOwner {
     }
 }
 
+/// Makes checkpoints one after the other: waits for whoever is making one, until it is committed.
+pub fn lock_checkpoint() {
+    // SAFETY: as above. The kind is one that nothing else has.
+    unsafe {
+        let tag = tag(2, 0);
+        let _owner = TopOwner::enter();
+        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
+    }
+}
+
 /// Keeps two sessions from starting an incarnation at once; waits. Taken only then.
 pub fn lock_incarnation() {
     // SAFETY: as above. The kind is one that no lane has.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pgrx::pg_sys;
 
+use crate::error::Result;
 use crate::pg::data;
 use crate::pg::layout::EPOCH;
 
@@ -32,6 +33,34 @@ pub fn wal_position() -> u64 {
             written => written,
         }
     }
+}
+
+/// The end of the WAL: not before anything that is committed and seen by now.
+pub fn wal_end() -> u64 {
+    // SAFETY: reads shared state; not called in recovery.
+    unsafe { pg_sys::GetXLogInsertRecPtr() }
+}
+
+/// Whether each command of this transaction sees what others have committed until then.
+pub fn reads_committed() -> bool {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED as i32 }
+}
+
+/// Reads with a snapshot of now, where each command may have one of its own (`reads_committed`).
+pub fn with_new_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: within a transaction. Popped only if all went well: after an error, PostgreSQL's abort lets go of it.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    let outcome = work()?;
+    // SAFETY: pushed above, and what `work` pushed is popped.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    Ok(outcome)
+}
+
+/// Whether this transaction has written anything.
+pub fn has_written() -> bool {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }
 
 /// This process's id.

@@ -14,6 +14,7 @@ use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verifier};
 
 use crate::audit::{incarnation, transaction};
 use crate::error::{Error, Result};
+use crate::evidence::check::{self, Checked};
 use crate::pg::call::{Call, value};
 use crate::pg::data::{self, Nulled};
 use crate::pg::layout::EPOCH;
@@ -23,12 +24,15 @@ use crate::sql_functions;
 sql_functions! {
     custody_verify, pg_finfo_custody_verify => |call: &mut Call| {
         let tenant: Option<String> = call.optional(2);
-        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), tenant.as_deref())?;
+        // Of 0.1.0 come three arguments.
+        let notes: Vec<String> = call.optional::<Vec<Option<String>>>(3).unwrap_or_default().into_iter().flatten().collect();
+        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), tenant.as_deref(), &notes)?;
         let rows: Vec<_> = outcome.rows();
         call.return_rows(rows)
     };
     custody_assert_verified, pg_finfo_custody_assert_verified => |call: &mut Call| {
-        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), None)?;
+        let notes: Vec<String> = call.optional::<Vec<Option<String>>>(2).unwrap_or_default().into_iter().flatten().collect();
+        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), None, &notes)?;
         match outcome.findings.is_empty() {
             true => Ok(data::text(&outcome.summary)),
             false => Err(Error::NotVerified {
@@ -85,7 +89,7 @@ impl Outcome {
     }
 }
 
-fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>) -> Result<Outcome> {
+fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>, notes: &[String]) -> Result<Outcome> {
     transaction::flush()?;
     let pins: Option<Vec<String>> = pin.map(|p| p.split_whitespace().map(str::to_ascii_lowercase).collect());
     let wrong = |p: &String| p.len() != 64 || !p.bytes().all(|b| b.is_ascii_hexdigit());
@@ -95,8 +99,10 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>)
     }
     let against_heads = heads.is_some();
     let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h.0))?;
-    let heads: Vec<Head> = heads.into_iter().filter(|h| tenant.is_none_or(|t| t == h.chain.tenant)).collect();
     let keys = Keys::new(&keys()?, pins.as_deref());
+    let mut checkpoints = check::check(&keys, incarnation::written()?, notes)?;
+    let heads = heads.into_iter().chain(std::mem::take(&mut checkpoints.heads));
+    let heads: Vec<Head> = heads.filter(|h| tenant.is_none_or(|t| t == h.chain.tenant)).collect();
     let first = sweep::sweep(&Sweep::new(keys.clone(), &heads), tenant)?;
     let mut walk = Verifier::with_keys(keys, heads);
     match first.unreadable {
@@ -121,23 +127,37 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>)
             detail: f.detail.clone(),
         })
         .collect();
+    findings.extend(checkpoints.findings.iter().map(|f| Finding {
+        verdict: f.verdict.into(),
+        chain: None,
+        seq: Some(f.counter),
+        detail: format!("checkpoint {} of incarnation {}: {}", f.counter, f.incarnation, f.detail),
+    }));
     findings.append(&mut what_is_off()?);
     let verdict = match (report.counts.entries, findings.is_empty()) {
         (0, _) => "empty",
         (_, true) => "valid",
         (_, false) => "invalid",
     };
-    let summary = summary(&report, findings.len(), pins.is_some(), against_heads, tenant, guard_lifted)?;
+    let given = Given { pinned: pins.is_some(), heads: against_heads, notes: notes.len(), tenant };
+    let summary = summary(&report, findings.len(), &given, &checkpoints, guard_lifted)?;
     Ok(Outcome { verdict, summary, findings })
+}
+
+/// What the caller asked for, and brought along.
+struct Given<'a> {
+    pinned: bool,
+    heads: bool,
+    notes: usize,
+    tenant: Option<&'a str>,
 }
 
 /// What was checked, and how far that goes.
 fn summary(
     report: &Report,
     findings: usize,
-    pinned: bool,
-    against_heads: bool,
-    tenant: Option<&str>,
+    given: &Given<'_>,
+    checkpoints: &Checked,
     guard_lifted: u64,
 ) -> Result<String> {
     let counts = &report.counts;
@@ -147,7 +167,7 @@ fn summary(
         "{} entries in {} chains{}, {} signatures hold; {}",
         counts.entries,
         counts.chains,
-        tenant.map(|t| format!(" of tenant \"{t}\"")).unwrap_or_default(),
+        given.tenant.map(|t| format!(" of tenant \"{t}\"")).unwrap_or_default(),
         counts.signatures,
         match findings.max(counts.findings as usize) {
             0 => "no finding".to_owned(),
@@ -166,14 +186,22 @@ fn summary(
     if guard_lifted > 0 {
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
     }
-    text += "; assurance: signed";
-    text += match pinned {
+    let sound = checkpoints.findings.is_empty();
+    text += &match (checkpoints.size, checkpoints.anchored) {
+        (_, anchored) if sound && anchored > 0 => {
+            format!("; assurance: anchored, by {anchored} of {} checkpoints from outside", given.notes)
+        }
+        (size, _) if sound && size > 0 => format!("; assurance: checkpointed, up to the last of {size}"),
+        _ => "; assurance: signed".to_owned(),
+    };
+    text += match given.pinned {
         true => ", key pinned",
         false => ", key not pinned: who can rewrite the log can rewrite its keys",
     };
-    text += match against_heads {
-        true => ", held against kept heads",
-        false => ", no heads given: a chain cut at its end is not seen",
+    text += match (given.heads, checkpoints.anchored > 0) {
+        (true, _) => ", held against kept heads",
+        (_, true) => ", held against what those checkpoints say: a chain cut after the last of them is not seen",
+        _ => ", no heads or checkpoints from outside given: a chain cut at its end is not seen",
     };
     Ok(text)
 }

@@ -70,6 +70,11 @@ impl PublicKey {
         Some(Self(key))
     }
 
+    /// The key's 32 bytes.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Whether `signature` is this key's over a run that ends in `hash`.
     pub fn verify_run(&self, hash: &[u8], signature: &[u8]) -> bool {
         <&Hash>::try_from(hash).is_ok_and(|hash| self.verify(&run_message(hash), signature))

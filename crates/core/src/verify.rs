@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::entry::{Entry, FORMAT, actor_digest, genesis, row_digest};
 use crate::key::{PublicKey, fingerprint, key_id};
+use crate::tlog::note::{Kind, NoteKey};
 
 /// How far around an entry its true place is looked for.
 const REORDER_WINDOW: i64 = 1024;
@@ -158,6 +159,13 @@ impl Keys {
 
     fn named(&self, incarnation: Uuid, key_id: &str) -> Option<&[Key]> {
         self.0.get(&incarnation)?.get(key_id).map(Vec::as_slice)
+    }
+
+    /// The trusted keys of an incarnation, as those that may sign its checkpoints under the name `origin`.
+    pub fn note_keys(&self, incarnation: Uuid, origin: &str) -> Vec<NoteKey> {
+        let known = self.0.get(&incarnation).into_iter().flat_map(|named| named.values().flatten());
+        let trusted = known.filter(|k| k.trusted).filter_map(|k| k.public.as_ref());
+        trusted.filter_map(|public| NoteKey::new(origin, Kind::Text, &public.to_bytes()).ok()).collect()
     }
 
     /// Whether a trusted key of that name made the signature.

@@ -54,7 +54,7 @@ pub struct Leaf {
     pub at: i64,
     /// The life of the database whose tree this is.
     pub incarnation: Uuid,
-    /// The WAL position up to which all that is committed is in it.
+    /// The end of the WAL when the chains were read: no entry in it was captured later.
     pub lsn: u64,
     /// The digest of the public keys that were registered.
     pub keys: Hash,

@@ -185,6 +185,16 @@ impl Tree {
         self.0.first().map_or(0, Vec::len) as u64
     }
 
+    /// How many complete subtrees it has, leaves included.
+    pub fn nodes(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// The hash of a complete subtree; none if there is no such one.
+    pub fn stored(&self, level: u32, index: u64) -> Option<Hash> {
+        self.0.get(level as usize)?.get(usize::try_from(index).ok()?).copied()
+    }
+
     /// Appends the hash of a leaf.
     pub fn push(&mut self, leaf: Hash) {
         let Ok(completed) = append(self, self.size(), leaf);

@@ -1,0 +1,6 @@
+//! What others can hold against the log: checkpoints, their proofs, and whether the log still is what they say.
+
+pub mod check;
+mod checkpoint;
+mod proof;
+mod tree;

@@ -1,0 +1,93 @@
+//! Proofs, from the stored tree.
+
+use base64ct::{Base64, Encoding};
+use pgrx::{IntoDatum, JsonB};
+use serde_json::json;
+use uuid::Uuid;
+
+use custody_core::Hash;
+use custody_core::key::hex;
+use custody_core::tlog::leaf::map;
+use custody_core::tlog::merkle;
+use custody_core::tlog::note::{Kind, NoteKey};
+use custody_core::tlog::proof::Proof;
+
+use crate::audit::incarnation;
+use crate::error::{Error, Result};
+use crate::evidence::tree::{self, Stored, as_pgrx};
+use crate::pg::call::Call;
+use crate::pg::{data, spi};
+use crate::sql_functions;
+
+sql_functions! {
+    custody_checkpoint_key, pg_finfo_custody_checkpoint_key => |call: &mut Call| {
+        Ok(checkpoint_key(asked(call.optional(0))?)?.and_then(|key| data::text(&key)))
+    };
+    custody_inclusion_proof, pg_finfo_custody_inclusion_proof => |call: &mut Call| {
+        let counter: i64 = call.required(0, "counter")?;
+        let proof = u64::try_from(counter).ok().map(|counter| inclusion(asked(call.optional(1))?, counter)).transpose()?.flatten();
+        // A note is UTF-8, and so is the rest.
+        Ok(proof.and_then(|proof| data::text(&String::from_utf8_lossy(&proof))))
+    };
+    custody_consistency_proof, pg_finfo_custody_consistency_proof => |call: &mut Call| {
+        let (old, new): (i64, i64) = (call.required(0, "old_size")?, call.required(1, "new_size")?);
+        let incarnation = asked(call.optional(2))?;
+        let (Ok(old), Ok(new)) = (u64::try_from(old), u64::try_from(new)) else { return Ok(None) };
+        if new > tree::size(incarnation)? {
+            return Ok(None);
+        }
+        let path = merkle::consistency(&Stored(incarnation), old, new)?;
+        Ok(path.and_then(|path| path.iter().map(|h| Base64::encode_string(h)).collect::<Vec<_>>().into_datum()))
+    };
+    custody_tenant_proof, pg_finfo_custody_tenant_proof => |call: &mut Call| {
+        let tenant: String = call.required(0, "tenant")?;
+        Ok(tenant_proof(asked(call.optional(1))?, &tenant)?.and_then(|proof| JsonB(proof).into_datum()))
+    };
+}
+
+/// The incarnation that is asked about: the present one, if none is named.
+fn asked(named: Option<pgrx::Uuid>) -> Result<Uuid> {
+    match named {
+        Some(named) => Ok(Uuid::from_bytes(*named.as_bytes())),
+        None => incarnation::written()?.ok_or(Error::NotStarted),
+    }
+}
+
+/// The key that was registered last for an incarnation, which is the one that signs.
+fn checkpoint_key(incarnation: Uuid) -> Result<Option<String>> {
+    let sql = "SELECT k.public_key FROM custody.signing_key k WHERE k.incarnation OPERATOR(pg_catalog.=) $1 ORDER BY k.created_at DESC, k.key_id DESC LIMIT 1";
+    let found = spi::rows(sql, &[as_pgrx(incarnation).into()], |row| row.get::<Vec<u8>>(1))?;
+    let key: Option<[u8; 32]> = found.into_iter().next().flatten().and_then(|k| k.try_into().ok());
+    let key = key.and_then(|key| NoteKey::new(&tree::origin(incarnation), Kind::Text, &key).ok());
+    Ok(key.map(|key| key.to_string()))
+}
+
+/// The leaf's `.tlog-proof` against the last note.
+fn inclusion(incarnation: Uuid, counter: u64) -> Result<Option<Vec<u8>>> {
+    let Some((size, note)) = tree::last_note(incarnation)? else { return Ok(None) };
+    let Some(path) = merkle::inclusion(&Stored(incarnation), counter, size)? else { return Ok(None) };
+    Ok(Some(Proof { extra: None, index: counter, path, checkpoint: note.into_bytes() }.to_text()))
+}
+
+fn tenant_proof(incarnation: Uuid, tenant: &str) -> Result<Option<serde_json::Value>> {
+    let Some((size, _)) = tree::last_note(incarnation)? else { return Ok(None) };
+    let counter = size - 1;
+    let tenants = tree::heads_at(incarnation, counter)?;
+    let Some(index) = tenants.iter().position(|t| t.tenant == tenant) else { return Ok(None) };
+    let (leaf, proof) = (tree::leaves(incarnation, counter, size)?.pop(), inclusion(incarnation, counter)?);
+    let (Some(leaf), Some(proof)) = (leaf, proof) else { return Ok(None) };
+    let map = map(tenants.iter().map(|t| (&*t.tenant, t.digest)));
+    let Some(path) = map.inclusion(index as u64, map.size()) else { return Ok(None) };
+    let hashes = |path: &[Hash]| path.iter().map(|h| hex(h)).collect::<Vec<_>>();
+    Ok(Some(json!({
+        "tenant": tenant,
+        "heads": tree::heads_json(&tenants[index].heads),
+        "map_index": index,
+        "map_path": hashes(&path),
+        "leaf": {
+            "counter": leaf.counter, "at": leaf.at, "incarnation": leaf.incarnation.to_string(), "lsn": leaf.lsn, "keys": hex(&leaf.keys),
+            "configuration": hex(&leaf.configuration), "tenants": leaf.tenants, "map": hex(&leaf.map),
+        },
+        "tlog_proof": String::from_utf8_lossy(&proof),
+    })))
+}
