@@ -68,6 +68,11 @@ $(STAGED): $(LIBRARY) $(SCRIPT) $(UPGRADES) $(RELEASED) pg_custody.control tools
 	@$(MAKE) --no-print-directory -s put PG_CONFIG="$$(cat $(STAGE)/pg_config)"
 	@touch $@
 
+tool: | .deps ## the tool `custody`, as target/release/custody
+	cargo build --release --package custody-cli
+
+.PHONY: tool
+
 demo: $(STAGED) ## the whole story, on a private cluster
 	@cargo build --release --quiet --package custody-demo
 	@$(TARGET)/release/custody-demo run --stage $(STAGE) $(if $(DATA),--data $(DATA))
@@ -81,7 +86,7 @@ stop: ## stop the demo's cluster
 test: test-core test-checker test-fuzz test-db ## everything: pure core, independent checker, in the database and over the wire
 
 test-core: | .deps ## the pure core, in seconds
-	cargo test --package custody-core
+	cargo test --package custody-core --package custody-cli
 
 test-checker: | .deps ## the independent checker, in Python
 	tools/python -m unittest discover --start-directory tests/checker
@@ -94,7 +99,7 @@ fuzz: | .deps ## every fuzz target for SECONDS=60 each; TARGETS="export token" f
 	@tools/fuzz $(SECONDS) $(TARGETS)
 
 test-db: $(STAGED) $(SABOTAGED) ## in the database and over the wire, on private clusters
-	cargo build --release --package custody-demo
+	cargo build --release --package custody-demo --package custody-cli
 	CUSTODY_STAGE=$(STAGE) CUSTODY_SABOTAGED=$(SABOTAGED) CUSTODY_PYTHON=$(CURDIR)/tools/python \
 	  cargo test --release --package custody-tests -- --test-threads=2
 

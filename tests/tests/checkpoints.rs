@@ -20,7 +20,7 @@ fn last_note(session: &mut Session) -> String {
 }
 
 fn checkpoint(note: &str, key: &NoteKey) -> Checkpoint {
-    Checkpoint::parse(&note::open(note.as_bytes(), &[key.clone()]).unwrap().text).unwrap()
+    Checkpoint::parse(&note::open(note.as_bytes(), std::slice::from_ref(key)).unwrap().text).unwrap()
 }
 
 /// What verification finds, as verdict and counter; with notes from outside.
@@ -95,7 +95,7 @@ fn a_tenants_proof_is_complete_and_says_nothing_of_others() {
         map: hash(&leaf["map"]),
     };
     let file = Proof::parse(proof["tlog_proof"].as_str().unwrap().as_bytes()).unwrap();
-    file.verify(&leaf.hash(), key.name(), &[key.clone()]).unwrap();
+    file.verify(&leaf.hash(), key.name(), std::slice::from_ref(&key)).unwrap();
     let heads: Vec<ChainHead> = proof["heads"]
         .as_array()
         .unwrap()
@@ -329,4 +329,77 @@ fn one_at_a_time() {
     let mut session = db.superuser();
     assert_eq!(session.count("custody.checkpoint_leaf"), 40);
     assert_eq!(findings(&mut session, &[]), Vec::<String>::new());
+}
+
+/// The tool, built by `make test-db`.
+fn custody(arguments: &[&str]) -> (i32, String) {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/custody");
+    let output = std::process::Command::new(tool)
+        .args(arguments)
+        .output()
+        .expect("cargo build --release --package custody-cli makes it");
+    (output.status.code().unwrap(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn an_auditor_with_three_files_and_a_fingerprint() {
+    let db = Db::clinic();
+    let (mut session, mut app) = (db.superuser(), db.app());
+    for id in 1..=3 {
+        app.as_tenant("a", &format!("INSERT INTO clinic.patients (id, name) VALUES ({id}, 'x')"));
+        app.as_tenant("b", &format!("INSERT INTO clinic.patients (id, name) VALUES ({id}, 'x')"));
+    }
+    session.batch("CALL custody.checkpoint()");
+    let dir = std::env::temp_dir().join(format!("custody-auditor-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let mut export = |tenant: &str| -> Vec<String> {
+        session.rows("SELECT custody.export_log($1)", &[&tenant]).iter().map(|r| r.get::<_, String>(0) + "\n").collect()
+    };
+    let (of_a, of_b) = (export("a"), export("b"));
+    let fingerprint: String = session.one("SELECT fingerprint FROM custody.signing_key");
+    let proof = file("a.proof", &session.one::<Value>("SELECT custody.tenant_proof('a')").to_string());
+    let note = file("note", &last_note(&mut session));
+    let log = file("a.jsonl", &of_a.concat());
+    let verify = |log: &str, proof: &str, note: &str| {
+        custody(&["verify", log, "--pin", &fingerprint, "--proof", proof, "--checkpoint", note])
+    };
+    let (status, text) = verify(&log, &proof, &note);
+    assert!(status == 0 && text.contains("proved: all chains of tenant \"a\", as of checkpoint 0"), "{text}");
+
+    // Cut at its end, at the boundary of a run: whole by itself, and not what the checkpoint says.
+    let cut = file("cut.jsonl", &of_a[..of_a.len() - 1].concat());
+    assert_eq!(custody(&["verify", &cut, "--pin", &fingerprint]).0, 0);
+    let (status, text) = verify(&cut, &proof, &note);
+    assert!(status == 1 && text.contains("truncated: tenant \"a\""), "{text}");
+    // Another tenant's log in its place, none at all, and a proof for another.
+    let (status, text) = verify(&file("b.jsonl", &of_b.concat()), &proof, &note);
+    assert!(status == 1 && text.contains("truncated: tenant \"a\""), "{text}");
+    let whose = std::fs::read_to_string(&proof).unwrap().replace("\"tenant\":\"a\"", "\"tenant\":\"b\"");
+    let (status, text) = verify(&log, &file("forged", &whose), &note);
+    assert!(status == 1 && text.contains("these are not the heads"), "{text}");
+    // A later checkpoint that the proof is not of.
+    session.batch("CALL custody.checkpoint()");
+    let later = file("later", &last_note(&mut session));
+    let (status, text) = verify(&log, &proof, &later);
+    assert!(status == 1 && text.contains("none of those that were given"), "{text}");
+    // A note that another key signed.
+    let other = Db::clinic();
+    let mut other = other.superuser();
+    other.batch("CALL custody.checkpoint()");
+    assert_eq!(verify(&log, &proof, &file("foreign", &last_note(&mut other))).0, 1);
+    assert_eq!(verify(&log, &log, &note).0, 2, "an export is no proof");
+
+    // What was exported later goes on from what was exported before.
+    app.as_tenant("a", "UPDATE clinic.patients SET name = 'y'");
+    let more: Vec<String> =
+        session.rows("SELECT custody.export_log('a')", &[]).iter().map(|r| r.get::<_, String>(0) + "\n").collect();
+    let more = file("more.jsonl", &more.concat());
+    assert_eq!(custody(&["diff-log", &log, &more]).0, 0);
+    assert_eq!(custody(&["diff-log", &more, &log]).0, 1);
+    std::fs::remove_dir_all(&dir).unwrap();
 }

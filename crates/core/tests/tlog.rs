@@ -244,7 +244,7 @@ fn a_witness_says_when() {
     let note = format!("{text}\n{lines}");
     let as_witness = NoteKey::new("witness", Kind::Cosignature, &witness.public_key()).unwrap();
     assert_eq!(NoteKey::parse(&as_witness.to_string()).unwrap().id(), as_witness.id());
-    let opened = note::open(note.as_bytes(), &[as_witness.clone()]).unwrap();
+    let opened = note::open(note.as_bytes(), std::slice::from_ref(&as_witness)).unwrap();
     assert_eq!(opened.signed[0].time, Some(1_700_000_000));
     // The same key as a signer of texts has another id, and its cosignature is no signature.
     let as_signer = NoteKey::new("witness", Kind::Text, &witness.public_key()).unwrap();

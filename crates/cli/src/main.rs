@@ -1,0 +1,56 @@
+//! `custody`: what an auditor holds in his hands. It needs files and a key's fingerprint, and no server.
+#![forbid(unsafe_code)]
+
+mod diff;
+mod input;
+mod proof;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that was asked for is proved.
+const PROVED: u8 = 0;
+/// Something is wrong with the log, or something that was asked for is not proved.
+const NOT_PROVED: u8 = 1;
+/// Nothing can be said: a file cannot be read, or is no export.
+const UNREADABLE: u8 = 2;
+
+/// Verifies logs that pg_custody exported.
+#[derive(Parser)]
+#[command(
+    name = "custody",
+    version,
+    after_help = "Exit status: 0 if everything asked for is proved, 1 if not, 2 if a file cannot be read."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Verify an export: chains, hashes, signatures; against kept heads and checkpoints if they are given
+    Verify(verify::Arguments),
+    /// Compare two exports: which chains went on, and which are not the same any more
+    DiffLog(diff::Arguments),
+}
+
+/// Why nothing can be said.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::DiffLog(arguments) => diff::run(&arguments),
+    };
+    ExitCode::from(match outcome {
+        Ok(true) => PROVED,
+        Ok(false) => NOT_PROVED,
+        Err(e) => {
+            eprintln!("custody: {e}");
+            UNREADABLE
+        }
+    })
+}
