@@ -1,13 +1,25 @@
-//! What is documented works: the README's SQL, block by block, in order.
+//! What is documented works: the SQL of the README and of the pages, block by block, in order.
 
 use custody_tests::Db;
+
+fn blocks(page: &str) -> Vec<&str> {
+    page.split("```sql\n").skip(1).filter_map(|b| b.split("```").next()).collect()
+}
+
+#[test]
+fn the_page_on_evidence_runs() {
+    let db = Db::clinic();
+    let mut superuser = db.superuser();
+    blocks(include_str!("../../docs/evidence.md")).iter().for_each(|block| superuser.batch(block));
+    superuser.assert_valid();
+}
 
 #[test]
 fn the_readme_runs() {
     let db = Db::bare();
     let mut superuser = db.superuser();
     let text = include_str!("../../README.md");
-    let blocks: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|b| b.split("```").next()).collect();
+    let blocks = blocks(text);
     assert!(blocks.len() >= 5);
     for block in blocks {
         let block = block.replace("DATABASE readme", &format!("DATABASE {}", db.name));

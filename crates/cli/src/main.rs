@@ -1,10 +1,12 @@
 //! `custody`: what an auditor holds in his hands. It needs files and a key's fingerprint, and no server.
 #![forbid(unsafe_code)]
 
+mod anchor;
 mod diff;
 mod input;
 mod proof;
 mod verify;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Compare two exports: which chains went on, and which are not the same any more
     DiffLog(diff::Arguments),
+    /// Take a database's last checkpoint out of its reach: into a file, and to witnesses
+    Anchor(anchor::Arguments),
+    /// Be a witness for others' logs
+    Witness(witness::Arguments),
 }
 
 /// Why nothing can be said.
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::DiffLog(arguments) => diff::run(&arguments),
+        Command::Anchor(arguments) => anchor::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
     };
     ExitCode::from(match outcome {
         Ok(true) => PROVED,

@@ -1,11 +1,12 @@
 //! `custody verify`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use custody_core::export::{self, Record};
 use custody_core::key::fingerprint;
+use custody_core::tlog::note::{self, NoteKey};
 use custody_core::verify::{Finding, Head, Keys, Report, Verifier};
 use serde_json::{Value, json};
 
@@ -30,12 +31,19 @@ pub struct Arguments {
     /// A checkpoint that was kept elsewhere (a signed note): each proof must be of one of these
     #[arg(long, value_name = "FILE", requires = "proof")]
     checkpoint: Vec<PathBuf>,
+    /// A witness's key (name+hash+base64): each checkpoint must carry its cosignature
+    #[arg(long, value_name = "KEY", value_parser = witness_key, requires = "checkpoint")]
+    witness: Vec<NoteKey>,
     /// Print one JSON object instead of words
     #[arg(long)]
     json: bool,
     /// No bar
     #[arg(long, short)]
     quiet: bool,
+}
+
+fn witness_key(text: &str) -> Result<NoteKey, String> {
+    NoteKey::parse(text).map_err(|e| e.to_string())
 }
 
 fn pin(text: &str) -> Result<String, String> {
@@ -104,7 +112,12 @@ fn held_against(arguments: &Arguments, keys: &Keys, claims: &mut Vec<Claim>) -> 
     for path in &arguments.checkpoint {
         let what = format!("the checkpoint {}", path.display());
         match proof::outside(path, keys)? {
-            Ok(checkpoint) => outside.push((what, checkpoint, false)),
+            Ok(checkpoint) => {
+                for witness in &arguments.witness {
+                    claims.push(witnessed(path, witness)?);
+                }
+                outside.push((what, checkpoint, false));
+            }
             Err(problem) => claims.push(Claim { what, problem: Some(problem) }),
         }
     }
@@ -139,6 +152,20 @@ fn held_against(arguments: &Arguments, keys: &Keys, claims: &mut Vec<Claim>) -> 
         claims.push(Claim { what, problem });
     }
     Ok(heads)
+}
+
+/// Whether a witness has cosigned the note.
+fn witnessed(path: &Path, witness: &NoteKey) -> Result<Claim, Failure> {
+    let opened = note::open(&input::small(path)?, std::slice::from_ref(witness));
+    let time = opened.map(|note| note.signed.iter().filter_map(|s| s.time).min());
+    let what = |seen: String| format!("{} has seen the checkpoint {}{seen}", witness.name(), path.display());
+    Ok(match time {
+        Ok(Some(time)) => {
+            Claim { what: what(format!(" at {}", when((time as i64).saturating_mul(1_000_000)))), problem: None }
+        }
+        Ok(None) => Claim { what: what(String::new()), problem: Some("its key is not one that cosigns".into()) },
+        Err(e) => Claim { what: what(String::new()), problem: Some(e.to_string()) },
+    })
 }
 
 fn print(arguments: &Arguments, report: &Report, claims: &[Claim], proved: bool) {

@@ -8,6 +8,7 @@ use custody_core::tlog::leaf::{ChainHead, Leaf, heads_digest, map};
 use custody_core::tlog::merkle::{Tree, empty_root, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 use custody_core::tlog::note::{self, Kind, NoteError, NoteKey};
 use custody_core::tlog::proof::{Proof, ProofError};
+use custody_core::tlog::witness::{Refusal, Request};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -382,4 +383,53 @@ proptest! {
         note[at] = to;
         prop_assert_eq!(note::open(&note, &known).is_ok(), !changed);
     }
+}
+
+#[test]
+fn a_witness_sees_logs_go_on_and_no_other_way() {
+    let log = key([5; 32]);
+    let known = [NoteKey::new("log", Kind::Text, &log.public_key()).unwrap()];
+    let tree: Tree = (0..9u8).map(|i| leaf_hash(&[i])).collect();
+    let at = |size: u64| {
+        let tree: Tree = (0..size as u8).map(|i| leaf_hash(&[i])).collect();
+        Checkpoint { origin: "log".into(), size, root: tree.root() }
+    };
+    let signed = |c: &Checkpoint| format!("{}\n{}", c.text(), note::sign(&c.text(), "log", &log).unwrap()).into_bytes();
+    let ask = |old: u64, proof: Vec<Hash>, note: &[u8], last: Option<&Checkpoint>| {
+        let body = Request { old, proof, note }.to_bytes();
+        let request = Request::parse(&body).unwrap();
+        assert_eq!(request.origin(), Ok("log".into()));
+        request.decide(&known, last).map(|(c, _)| c.size)
+    };
+    let (three, nine) = (at(3), at(9));
+    let proof = tree.consistency(3, 9).unwrap();
+    assert_eq!(ask(0, vec![], &signed(&three), None), Ok(3));
+    assert_eq!(ask(3, proof.clone(), &signed(&nine), Some(&three)), Ok(9));
+    assert_eq!(ask(9, vec![], &signed(&nine), Some(&nine)), Ok(9), "the same again");
+    assert_eq!(ask(0, vec![], &signed(&nine), Some(&three)), Err(Refusal::Conflict(3)));
+    assert_eq!(ask(3, proof.clone(), &signed(&nine), Some(&nine)), Err(Refusal::Conflict(9)), "nobody goes back");
+    assert_eq!(ask(3, proof.clone(), &signed(&nine), None), Err(Refusal::Conflict(0)));
+    assert_eq!(ask(3, vec![], &signed(&nine), Some(&three)), Err(Refusal::Inconsistent));
+    assert_eq!(
+        ask(0, proof.clone(), &signed(&nine), None),
+        Err(Refusal::Inconsistent),
+        "a proof from nothing is empty"
+    );
+    assert!(matches!(ask(9, vec![], &signed(&three), Some(&nine)), Err(Refusal::Bad(_))));
+    let forked = Checkpoint { root: [7; 32], ..nine.clone() };
+    assert_eq!(
+        ask(9, vec![], &signed(&forked), Some(&nine)),
+        Err(Refusal::Conflict(9)),
+        "another root of the same size"
+    );
+    assert_eq!(ask(3, proof.clone(), &signed(&forked), Some(&three)), Err(Refusal::Inconsistent));
+    let stranger = format!("{}\n{}", nine.text(), note::sign(&nine.text(), "log", &key([6; 32])).unwrap());
+    assert_eq!(ask(3, proof.clone(), stranger.as_bytes(), Some(&three)), Err(Refusal::Unsigned));
+    let forged = String::from_utf8(signed(&nine)).unwrap().replace("\n9\n", "\n8\n");
+    assert_eq!(ask(3, proof, forged.as_bytes(), Some(&three)), Err(Refusal::Unsigned));
+    for body in ["", "old 0\n", "old 00\n\nx", "old -1\n\nx", "Old 0\n\nx", "old 0\nAAAA\n\nx", "old 0 \n\nx"] {
+        assert!(matches!(Request::parse(body.as_bytes()), Err(Refusal::Bad(_))), "{body:?}");
+    }
+    let long = format!("old 1\n{}\nx", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".repeat(64));
+    assert!(matches!(Request::parse(long.as_bytes()), Err(Refusal::Bad(_))));
 }

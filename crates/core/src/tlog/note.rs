@@ -110,6 +110,7 @@ impl NoteKey {
             Kind::Cosignature => {
                 let (time, signature) = signature.split_at_checked(8)?;
                 let time = u64::from_be_bytes(time.try_into().ok()?);
+                i64::try_from(time).ok()?;
                 self.key.verify(&cosigned(text, time), signature).then_some(Some(time))
             }
         }
