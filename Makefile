@@ -99,6 +99,7 @@ fuzz: | .deps ## every fuzz target for SECONDS=60 each; TARGETS="export token" f
 	@tools/fuzz $(SECONDS) $(TARGETS)
 
 test-db: $(STAGED) $(SABOTAGED) ## in the database and over the wire, on private clusters
+	@tools/cron "$(PG_CONFIG)" "$(STAGE)"
 	cargo build --release --package custody-demo --package custody-cli
 	CUSTODY_STAGE=$(STAGE) CUSTODY_SABOTAGED=$(SABOTAGED) CUSTODY_PYTHON=$(CURDIR)/tools/python \
 	  cargo test --release --package custody-tests -- --test-threads=2

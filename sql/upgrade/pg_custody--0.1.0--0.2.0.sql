@@ -6,3 +6,4 @@ DROP FUNCTION custody.verify(text, jsonb, text);
 DROP FUNCTION custody.assert_verified(text, jsonb);
 --@ 61_verify.sql
 --@ 62_checkpoints.sql
+--@ 63_verifications.sql

@@ -1,0 +1,64 @@
+//! Verification and checkpoints that run by themselves: by cron, by pg_cron.
+
+use std::time::{Duration, Instant};
+
+use custody_harness::{Cluster, SUPERUSER};
+use custody_tests::{Db, Session, installation};
+use postgres::fallible_iterator::FallibleIterator;
+
+#[test]
+fn an_outcome_is_kept_and_a_bad_one_is_loud() {
+    let db = Db::clinic();
+    let auditor = format!("{}_auditor", db.name);
+    db.superuser().batch(&format!("CREATE ROLE {auditor} LOGIN IN ROLE custody_auditor"));
+    let (mut session, mut app, mut listener) = (db.session(&auditor), db.app(), db.superuser());
+    listener.batch("LISTEN custody_verification");
+    app.as_tenant("a", "INSERT INTO clinic.patients (id, name) VALUES (1, 'x')");
+    assert_eq!(session.one::<String>("SELECT custody.run_verification()"), "valid");
+    assert_eq!(
+        session
+            .count("custody.verifications WHERE verdict = 'valid' AND findings = '[]' AND finished_at >= started_at"),
+        1
+    );
+    assert_eq!(app.fails("SELECT custody.run_verification()"), "42501");
+    assert_eq!(session.fails("DELETE FROM custody.verifications"), "42501");
+
+    let mut superuser = db.superuser();
+    superuser.batch("SET session_replication_role = replica; ALTER TABLE custody.entry DISABLE TRIGGER ALL; UPDATE custody.entry SET op = 'x' WHERE tenant = 'a'");
+    assert_eq!(session.one::<String>("SELECT custody.run_verification()"), "invalid");
+    assert!(session.count("custody.verifications, jsonb_array_elements(findings) f WHERE f ->> 'verdict' = 'edited' AND f ->> 'tenant' = 'a'") > 0);
+    let heard =
+        listener.0.notifications().timeout_iter(Duration::from_secs(5)).next().unwrap().expect("a notification");
+    assert!(heard.payload().contains("invalid"), "{}", heard.payload());
+    assert!(db.cluster.log_tail().contains("the audit log is invalid"), "the server's log has it");
+    assert_eq!(session.one::<String>("SELECT custody.run_verification(pin => repeat('0', 64))"), "invalid");
+}
+
+/// pg_cron of Debian's, put into the stage by `make test-db`. Its least interval is a minute.
+#[test]
+fn pg_cron_makes_checkpoints_and_verifies() {
+    let settings =
+        ["shared_preload_libraries = 'pg_cron'", "cron.use_background_workers = on", "max_worker_processes = 16"];
+    let Ok(cluster) = Cluster::temporary(&installation(), &settings) else {
+        assert!(std::env::var_os("CI").is_none(), "pg_cron is not in the stage");
+        println!("SKIPPED: pg_cron is not in the stage (tools/cron)");
+        return;
+    };
+    let mut session = Session(cluster.connect("postgres", SUPERUSER).unwrap());
+    session.batch("CREATE EXTENSION pg_custody; CREATE EXTENSION pg_cron; CREATE TABLE t (id int PRIMARY KEY); SELECT custody.audit('t'); INSERT INTO t VALUES (1)");
+    session.batch(
+        "SELECT cron.schedule('custody-checkpoint', '* * * * *', 'CALL custody.checkpoint()');
+         SELECT cron.schedule('custody-verification', '* * * * *', 'SELECT custody.run_verification()')",
+    );
+    let begun = Instant::now();
+    while session.count("custody.checkpoints") == 0
+        || session.count("custody.verifications WHERE verdict = 'valid'") == 0
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(100),
+            "{:?}",
+            session.rows("SELECT * FROM cron.job_run_details", &[])
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
