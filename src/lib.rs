@@ -23,4 +23,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::context_setting::define();
     pg::xact::register();
     pg::hooks::install();
+    pg::worker::register();
 }

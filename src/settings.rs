@@ -1,9 +1,15 @@
-//! The settings, all of them: `custody.verify_workers`; `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
+//! The settings, all of them: `custody.verify_workers`; `custody.checkpoint_interval` and `custody.verify_schedule` (src/pg/worker.rs); `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
 //! in a build for tests alone, `custody.sabotage`.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static VERIFY_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+
+static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+static VERIFY_SCHEDULE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"03:00"));
 
 /// Defines them.
 pub fn define() {
@@ -17,6 +23,24 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"custody.checkpoint_interval",
+        c"How often a checkpoint is made in each database, if the library is preloaded; 0 for never.",
+        c"",
+        &CHECKPOINT_INTERVAL,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_string_guc(
+        c"custody.verify_schedule",
+        c"The time of day, in the server's time zone, at which each database's log is verified, if the library is preloaded; empty for never.",
+        c"",
+        &VERIFY_SCHEDULE,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     #[cfg(feature = "sabotage")]
     sabotage::define();
 }
@@ -26,10 +50,24 @@ pub fn verify_workers() -> usize {
     usize::try_from(VERIFY_WORKERS.get()).unwrap_or(1).max(1)
 }
 
+/// How often checkpoints are made; none if they are not.
+pub fn checkpoint_interval() -> Option<Duration> {
+    u64::try_from(CHECKPOINT_INTERVAL.get()).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// The time of day at which logs are verified; none if they are not.
+pub fn verify_schedule() -> Option<String> {
+    VERIFY_SCHEDULE
+        .get()
+        .as_deref()
+        .map(CStr::to_string_lossy)
+        .filter(|time| !time.is_empty())
+        .map(|time| time.into_owned())
+}
+
 #[cfg(feature = "sabotage")]
 mod sabotage {
     use super::*;
-    use std::ffi::CString;
 
     static SABOTAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 

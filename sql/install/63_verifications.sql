@@ -36,3 +36,14 @@ END $$;
 COMMENT ON FUNCTION custody.run_verification(text, jsonb, text[]) IS 'custody.verify() for cron: keeps the outcome in custody.verifications and returns the verdict. If that is not valid, it raises a WARNING (UC052), which the server''s log has too, and notifies the channel custody_verification';
 REVOKE ALL ON FUNCTION custody.run_verification(text, jsonb, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION custody.run_verification(text, jsonb, text[]) TO custody_auditor, custody_admin;
+
+CREATE FUNCTION custody.verification_due(schedule text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  -- The last time it was so late: today, or yesterday. Where nothing was verified yet, the life of the database counts.
+  SELECT s.moment > greatest((SELECT max(v.started_at) FROM custody.verifications v),
+                             (SELECT i.started_at FROM custody.incarnation i JOIN custody.instance n ON n.incarnation = i.id))
+  FROM (SELECT (current_date + schedule::time)::timestamptz - CASE WHEN localtime < schedule::time THEN interval '1 day' ELSE interval '0' END AS moment) s
+$$;
+COMMENT ON FUNCTION custody.verification_due(text) IS 'Internal, for the background worker: whether the log was not verified since a time of day (custody.verify_schedule) last came';
+REVOKE ALL ON FUNCTION custody.verification_due(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION custody.verification_due(text) TO custody_auditor, custody_admin;

@@ -13,4 +13,5 @@ pub mod row;
 pub mod scan;
 pub mod session;
 pub mod spi;
+pub mod worker;
 pub mod xact;

@@ -62,3 +62,57 @@ fn pg_cron_makes_checkpoints_and_verifies() {
         std::thread::sleep(Duration::from_millis(500));
     }
 }
+
+#[test]
+fn preloaded_it_works_by_itself() {
+    let settings =
+        ["shared_preload_libraries = 'pg_custody'", "custody.checkpoint_interval = 1", "max_worker_processes = 16"];
+    let cluster = Cluster::temporary(&installation(), &settings).unwrap();
+    let mut postgres = Session(cluster.connect("postgres", SUPERUSER).unwrap());
+    postgres.batch("CREATE DATABASE one");
+    postgres.batch("CREATE DATABASE two");
+    postgres.batch("ALTER DATABASE two SET default_transaction_isolation = 'serializable'");
+    postgres.batch("ALTER DATABASE two SET default_transaction_read_only = on");
+    let mut sessions: Vec<Session> =
+        ["one", "two"].map(|name| Session(cluster.connect(name, SUPERUSER).unwrap())).into();
+    for session in &mut sessions {
+        session.batch("SET default_transaction_read_only = off");
+        session.batch("CREATE EXTENSION pg_custody; CREATE TABLE t (id int PRIMARY KEY); SELECT custody.audit('t'); INSERT INTO t VALUES (1)");
+        // As if it had been installed two days ago.
+        session.batch("UPDATE custody.incarnation SET started_at = started_at - interval '2 days'");
+    }
+    let wait = |session: &mut Session, what: &str| {
+        let begun = Instant::now();
+        while session.count(what) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}\n{}", cluster.log_tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    for session in &mut sessions {
+        wait(session, "custody.checkpoints WHERE size >= 2");
+        wait(session, "custody.verifications WHERE verdict = 'valid'");
+    }
+    let log = cluster.log_tail();
+    assert!(!log.contains("ERROR") && !log.contains("WARNING"), "{log}");
+    // Once is enough, until the next night.
+    let verified = sessions[0].count("custody.verifications");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sessions[0].count("custody.verifications"), verified);
+    // A crash, and it goes on; nothing that was published is contradicted.
+    let note: String = sessions[0].one("SELECT note FROM custody.checkpoints ORDER BY size DESC LIMIT 1");
+    drop(sessions);
+    drop(postgres);
+    cluster.kill().unwrap();
+    cluster.start().unwrap();
+    let mut session = Session(cluster.connect("one", SUPERUSER).unwrap());
+    let size = session.count("custody.checkpoint_note");
+    wait(&mut session, &format!("custody.checkpoints WHERE size > {size}"));
+    let found = session.rows("SELECT verdict FROM custody.verify(checkpoints => ARRAY[$1])", &[&note]);
+    assert_eq!(found.iter().map(|r| r.get::<_, String>(0)).collect::<Vec<_>>(), ["valid"]);
+    // A database can be dropped meanwhile, and the extension too.
+    session.batch("DROP EXTENSION pg_custody CASCADE");
+    drop(session);
+    let mut postgres = Session(cluster.connect("postgres", SUPERUSER).unwrap());
+    postgres.batch("DROP DATABASE one");
+    assert_eq!(postgres.count("pg_database WHERE datname = 'one'"), 0);
+}
