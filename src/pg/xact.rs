@@ -1,5 +1,6 @@
 //! Being told when transactions and savepoints end, and when a table's definition changes.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 
 use pgrx::pg_sys;
@@ -47,6 +48,7 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _:
                 XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
                     transaction::ended();
                     context::transaction_ended();
+                    STATEMENT_TRIGGER_FIRED.set(false);
                     crate::audit::key::transaction_ended(event != XACT_EVENT_ABORT);
                 }
                 _ => {}
@@ -71,13 +73,72 @@ unsafe extern "C-unwind" fn savepoint_event(
         guard(|| {
             match event {
                 SUBXACT_EVENT_PRE_COMMIT_SUB => transaction::before_release()?,
-                SUBXACT_EVENT_COMMIT_SUB => transaction::savepoint_released(session::nest_level()),
+                SUBXACT_EVENT_COMMIT_SUB => {
+                    transaction::savepoint_released(session::nest_level());
+                    give_memory_back();
+                }
                 SUBXACT_EVENT_ABORT_SUB => transaction::savepoint_rolled_back(session::nest_level()),
                 _ => {}
             }
             Ok(())
         });
     }
+}
+
+thread_local! {
+    /// Whether a statement trigger of ours fired in this transaction.
+    static STATEMENT_TRIGGER_FIRED: Cell<bool> = const { Cell::new(false) };
+    /// What a memory context without a chunk in it counts as used.
+    static EMPTY: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// A statement trigger of ours fired.
+pub fn statement_trigger_fired() {
+    STATEMENT_TRIGGER_FIRED.set(true);
+}
+
+/// Empties the memory of a savepoint that is being released, if nothing is left in it.
+///
+/// PostgreSQL notes in it which statement triggers have fired, frees the note with the statement, but keeps a context that was ever
+/// used, 8 kB of it, until the transaction ends. Having such a trigger on every protected table, we take that into account.
+fn give_memory_back() {
+    if !STATEMENT_TRIGGER_FIRED.get() {
+        return;
+    }
+    // SAFETY: the savepoint's own context, which PostgreSQL deletes next if it was never used. It has no children, no callbacks
+    // and, as its counters say, no chunk that was not freed, so that nobody can hold a pointer into it.
+    unsafe {
+        let context = pg_sys::CurTransactionContext;
+        if (*context).isReset || !(*context).firstchild.is_null() || !(*context).reset_cbs.is_null() {
+            return;
+        }
+        if EMPTY.get().is_none() {
+            let fresh = pg_sys::AllocSetContextCreateInternal(
+                context,
+                c"custody empty".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            EMPTY.set(Some(used(fresh)));
+            pg_sys::MemoryContextDelete(fresh);
+        }
+        if EMPTY.get() == Some(used(context)) {
+            pg_sys::MemoryContextReset(context);
+        }
+    }
+}
+
+/// Bytes of a memory context that are not free.
+unsafe fn used(context: pg_sys::MemoryContext) -> usize {
+    let mut found = pg_sys::MemoryContextCounters::default();
+    // SAFETY: the caller passes a valid context; every kind of context has this method, which only counts.
+    unsafe {
+        if let Some(count) = (*(*context).methods).stats {
+            count(context, None, std::ptr::null_mut(), &mut found, false);
+        }
+    }
+    found.totalspace.wrapping_sub(found.freespace)
 }
 
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relid: pg_sys::Oid) {

@@ -15,7 +15,7 @@ use custody_core::token::{self, TokenKey};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID, value};
 use crate::pg::scan::{self, Key};
-use crate::pg::{context_setting, data, session};
+use crate::pg::{context_setting, data, session, xact};
 use crate::sql_functions;
 
 /// For whom a transaction acts.
@@ -69,6 +69,7 @@ sql_functions! {
     custody_require_context, pg_finfo_custody_require_context => |call: &mut Call| {
         let trigger = call.trigger()?;
         let relid = trigger.relid();
+        xact::statement_trigger_fired();
         if session::row_security_active(relid) {
             let context = current()?;
             let table = || session::relation_name(relid);
