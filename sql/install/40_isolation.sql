@@ -3,7 +3,7 @@
 CREATE FUNCTION custody.protect(target regclass, tenant_column name DEFAULT 'tenant_id', dry_run boolean DEFAULT false)
 RETURNS TABLE (step integer, object text, sql text, lock text)
 LANGUAGE c SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_protect';
-COMMENT ON FUNCTION custody.protect(regclass, name, boolean) IS 'Keeps the table''s tenants apart: row-level security enabled and forced, a permissive policy, a restrictive floor, NOT NULL, a default from the context, an index led by the tenant column, refusal of writes without a context; the same on its partitions. Returns what it did, or with dry_run would do, with the lock each step takes; rows whose lock is ''report'' are findings it never acts on. Idempotent. Errors: UC020 this table cannot be protected';
+COMMENT ON FUNCTION custody.protect(regclass, name, boolean) IS 'Keeps the table''s tenants apart: row-level security enabled and forced, a permissive policy, a restrictive floor, NOT NULL, a default from the context, an index led by the tenant column, refusal of writes without a context; the same on its partitions. Returns what it did, with the lock each step takes and who waits for it; with dry_run what is to be done, each step in the form that the fewest wait for (custody.protect_script gives those to be run). Rows whose lock is ''report'' are findings it never acts on. Idempotent. Errors: UC020 this table cannot be protected';
 
 CREATE FUNCTION custody.unprotect(target regclass) RETURNS void
 LANGUAGE c SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_unprotect';

@@ -49,7 +49,7 @@ sql_functions! {
 const CAPTURE: &str = "\"!custody_capture\"";
 const TRUNCATE: &str = "\"!custody_truncate\"";
 
-fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
+pub fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     owned(target)?;
     let name = session::relation_name(target);
     let refuse = |why: &str, hint: &str| {

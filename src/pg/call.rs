@@ -95,10 +95,19 @@ impl Call {
 
     /// Returns a set of rows, all at once.
     pub fn return_rows(&mut self, rows: impl IntoIterator<Item = Vec<Nulled>>) -> Result<Nulled> {
+        self.return_set(rows, 0)
+    }
+
+    /// Returns a set of values of one type, all at once.
+    pub fn return_values(&mut self, values: impl IntoIterator<Item = Nulled>) -> Result<Nulled> {
+        self.return_set(values.into_iter().map(|value| vec![value]), pg_sys::MAT_SRF_USE_EXPECTED_DESC)
+    }
+
+    fn return_set(&mut self, rows: impl IntoIterator<Item = Vec<Nulled>>, flags: u32) -> Result<Nulled> {
         // SAFETY: SQL declares the caller as returning a set; InitMaterializedSRF checks that a set is accepted, and makes the
         // tuple store and its row type. Each row has as many columns as that type.
         unsafe {
-            pg_sys::InitMaterializedSRF(self.0, 0);
+            pg_sys::InitMaterializedSRF(self.0, flags);
             let info = (*self.0).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             let width = (*(*info).setDesc).natts as usize;
             for row in rows {

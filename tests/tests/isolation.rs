@@ -418,7 +418,9 @@ fn protect_refuses_what_it_cannot_keep_and_unprotect_takes_all_back() {
          CREATE POLICY own ON mine USING (true)",
     );
     let before: String = s.one(CATALOG);
-    let dry = s.rows("SELECT * FROM custody.protect('mine', dry_run => true)", &[]).len();
+    // What it says beyond that are the forms of the long steps that nobody waits for.
+    const INSTANT: &str = "SELECT * FROM custody.protect('mine', dry_run => true) WHERE lock NOT LIKE '%nobody waits%' AND sql NOT LIKE '%custody_tenant_not_null%'";
+    let dry = s.rows(INSTANT, &[]).len();
     assert_eq!(s.one::<String>(CATALOG), before);
     assert_eq!(s.rows("SELECT * FROM custody.protect('mine')", &[]).len(), dry);
     assert_eq!(s.rows("SELECT * FROM custody.protect('mine')", &[]).len(), 0, "nothing is left to do");
