@@ -76,14 +76,15 @@ pub struct Bench {
     pub contestants: Vec<Contestant>,
     rounds: Option<usize>,
     duration: Option<u64>,
-    file_system: String,
-    sync_microseconds: f64,
+    installation: Installation,
+    /// Dropped last: the clusters live in it.
+    place: Place,
 }
 
 impl Bench {
     pub fn start(
         installation: Installation,
-        place: &Place,
+        place: Place,
         rounds: Option<usize>,
         duration: Option<u64>,
     ) -> Result<Self> {
@@ -111,8 +112,7 @@ impl Bench {
             }
             false => None,
         };
-        let (file_system, sync_microseconds) = (place.file_system.clone(), place.sync_microseconds);
-        Ok(Self { main, preloaded, contestants, rounds, duration, file_system, sync_microseconds })
+        Ok(Self { main, preloaded, contestants, rounds, duration, installation, place })
     }
 
     /// How many rounds, unless somebody said otherwise.
@@ -128,6 +128,12 @@ impl Bench {
     /// The cluster that everybody but pgaudit is on.
     pub fn cluster(&self) -> &Cluster {
         &self.main
+    }
+
+    /// Another cluster, with the same settings and one more, which ends when it is dropped.
+    pub fn another_cluster(&self, name: &str, setting: &str) -> Result<Cluster> {
+        let settings: Vec<_> = SETTINGS.iter().copied().chain([setting]).collect();
+        self.place.cluster(&self.installation, name, &settings)
     }
 
     fn cluster_of(&self, contestant: Contestant) -> &Cluster {
@@ -203,8 +209,8 @@ impl Bench {
                 "memory": field(&read("/proc/meminfo"), "MemTotal"),
                 "kernel": said("uname", &["-sr"]),
                 "load_before": read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
-                "file_system": self.file_system,
-                "fdatasync_8kb_microseconds": self.sync_microseconds.round(),
+                "file_system": self.place.file_system,
+                "fdatasync_8kb_microseconds": self.place.sync_microseconds.round(),
             },
             "versions": {
                 "postgresql": postgresql,
@@ -225,7 +231,7 @@ pub struct Database<'a> {
 }
 
 impl<'a> Database<'a> {
-    fn new(cluster: &'a Cluster, contestant: Contestant, template: &str) -> Result<Self> {
+    pub fn new(cluster: &'a Cluster, contestant: Contestant, template: &str) -> Result<Self> {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bench{}", COUNT.fetch_add(1, Ordering::Relaxed));

@@ -78,7 +78,7 @@ fn run(arguments: Arguments) -> Result<bool> {
     let out = arguments.out.ok_or(format!("--out is missing\n\n{USAGE}"))?;
     let place = Place::beside(&stage)?;
     let begun = Instant::now();
-    let bench = Bench::start(Installation::at(&stage)?, &place, arguments.rounds, arguments.duration)?;
+    let bench = Bench::start(Installation::at(&stage)?, place, arguments.rounds, arguments.duration)?;
     let about = bench.about()?;
     println!("{}", report::describe(&about));
     let mut report = Report::new(about, &out)?;

@@ -5,6 +5,8 @@ mod bytes;
 mod conflicts;
 mod copy;
 mod policy;
+mod policy_cost;
+mod policy_live;
 mod tenants;
 mod tpcb;
 mod verify;
@@ -22,7 +24,7 @@ pub struct Section {
     pub run: fn(&Bench, &mut Report) -> Result<()>,
 }
 
-pub const SECTIONS: [Section; 10] = [
+pub const SECTIONS: [Section; 12] = [
     Section {
         name: "tpcb",
         about: "pgbench's own transaction, scale 20, 8 clients, four audited tables",
@@ -47,6 +49,16 @@ pub const SECTIONS: [Section; 10] = [
         name: "policy",
         about: "queries under the policy, and with the tenant written by hand",
         run: policy::run,
+    },
+    Section {
+        name: "policies",
+        about: "1, 100 and 10,000 tenants, with and without an index, partitioned; the library preloaded and not",
+        run: policy_cost::run,
+    },
+    Section {
+        name: "live",
+        about: "protecting 5,000,000 rows under writers: the script, and protect() alone",
+        run: policy_live::run,
     },
     Section { name: "conflicts", about: "serialization failures and deadlocks", run: conflicts::run },
 ];
