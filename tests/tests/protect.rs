@@ -687,3 +687,72 @@ fn the_page_runs() {
     assert_eq!(findings(&mut s, &["CU001", "CU002", "CU007", "CU010", "CU011", "CU012"]), Vec::<String>::new());
     assert_eq!(s.count("custody.audited_table"), 2);
 }
+
+#[test]
+fn what_was_there_before_stays() {
+    let db = database();
+    let mut s = db.superuser();
+    let app = db.app_name();
+    // Domains, inheritance, defaults and triggers of the user's, partitions attached later, logical replication's identity.
+    s.batch(&format!(
+        "CREATE DOMAIN tenant AS uuid; CREATE DOMAIN slug AS varchar(20) CHECK (value <> ''); CREATE DOMAIN code AS slug; CREATE DOMAIN small AS smallint;
+         CREATE TABLE d_uuid (tenant_id tenant, id int); CREATE TABLE d_code (tenant_id code, id int); CREATE TABLE d_small (tenant_id small);
+         CREATE TABLE parent (tenant_id text, id int); CREATE TABLE child (extra int) INHERITS (parent);
+         CREATE TABLE parts (tenant_id text, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY RANGE (id);
+         CREATE TABLE told (tenant_id text NOT NULL, id int NOT NULL); CREATE UNIQUE INDEX told_id ON told (id); ALTER TABLE told REPLICA IDENTITY USING INDEX told_id;
+         SELECT custody.allow_assume('{app}', ARRAY['a', 'b', '6ba7b810-9dad-11d1-80b4-00c04fd430c8']);
+         GRANT SELECT, INSERT, UPDATE, DELETE ON d_uuid, d_code, parent, child, parts, told TO {app}"
+    ));
+    assert_eq!(s.fails("SELECT custody.protect('d_small')"), "UC020");
+    s.batch("DROP TABLE d_small");
+    let before = catalog(&mut s, "");
+    for table in ["d_uuid", "d_code", "parent", "parts", "told"] {
+        run_script(&mut s, table);
+        s.batch(&format!("SELECT custody.audit('{table}')").replace("custody.audit('parent')", "1"));
+    }
+    let mut session = db.app();
+    for (tenant, table) in
+        [("6ba7b810-9dad-11d1-80b4-00c04fd430c8", "d_uuid"), ("a", "d_code"), ("a", "parent"), ("a", "told")]
+    {
+        session.as_tenant(tenant, &format!("INSERT INTO {table} (id) VALUES (1); UPDATE {table} SET id = 2"));
+        assert_eq!(s.one::<String>(&format!("SELECT tenant_id::text FROM {table} WHERE id = 2")), tenant);
+        assert_eq!(session.count(table), 0, "no context, no rows: {table}");
+        assert_eq!(session.fails(&format!("DELETE FROM {table}")), "UC001");
+        session.batch("BEGIN; SELECT custody.assume_tenant('b')");
+        assert_eq!(session.count(table), 0, "not b's: {table}");
+        session.batch("SET LOCAL enable_seqscan = off");
+        let plan: Vec<String> =
+            session.rows(&format!("EXPLAIN SELECT * FROM {table}"), &[]).iter().map(|r| r.get(0)).collect();
+        assert!(plan.iter().any(|l| l.contains("Index Cond")), "{table}: {plan:#?}");
+        session.batch("COMMIT");
+    }
+    assert_eq!(
+        s.count(
+            "custody.log WHERE table_name LIKE 'd\\_%' AND tenant IN ('a', '6ba7b810-9dad-11d1-80b4-00c04fd430c8')"
+        ),
+        4
+    );
+    // A child is not a partition: it stays open, and is found.
+    assert_eq!(findings(&mut s, &["CU032"]).len(), 1);
+    assert_eq!(findings(&mut s, &["CU001", "CU008"]), Vec::<String>::new());
+    // A partition that comes after the script is protected like the others.
+    s.batch("CREATE TABLE parts_1 (tenant_id text NOT NULL, id int NOT NULL); ALTER TABLE parts ATTACH PARTITION parts_1 FOR VALUES FROM (0) TO (10)");
+    assert_eq!(session.fails("INSERT INTO parts_1 VALUES ('a', 1)").as_str(), "42501", "not granted");
+    assert_eq!(s.count("custody.registered_table WHERE target = 'parts_1'::regclass"), 1);
+    s.batch("ALTER TABLE parts DETACH PARTITION parts_1; DROP TABLE parts_1");
+    // Replication goes on telling rows by the key, whatever its columns.
+    run_key_script(&mut s, "told");
+    assert_eq!(
+        s.one::<String>(
+            "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'told'::regclass AND indisreplident"
+        ),
+        "CREATE UNIQUE INDEX told_id ON public.told USING btree (tenant_id, id)"
+    );
+    s.batch("DROP INDEX told_id; CREATE UNIQUE INDEX told_id ON told (id); ALTER TABLE told REPLICA IDENTITY USING INDEX told_id");
+    for table in ["d_uuid", "d_code", "parent", "parts", "told"] {
+        s.batch(&format!("SELECT custody.unprotect('{table}')"));
+    }
+    s.batch("SELECT custody.unaudit(target) FROM custody.audited_table");
+    assert_eq!(catalog(&mut s, ""), before);
+    s.assert_valid();
+}

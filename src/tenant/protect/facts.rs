@@ -65,11 +65,21 @@ JOIN pg_catalog.pg_class c ON c.oid = tree.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = $2::name AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN LATERAL (
+  -- What a domain, or a domain over one, is made of.
+  WITH RECURSIVE made (oid, depth) AS (
+    SELECT a.atttypid, 0 UNION ALL SELECT y.typbasetype, m.depth + 1 FROM made m JOIN pg_catalog.pg_type y ON y.oid = m.oid WHERE y.typtype = 'd'
+  )
+  SELECT CASE WHEN m.depth > 0 THEN 'domain over ' ELSE '' END || pg_catalog.format_type(m.oid, NULL) AS type FROM made m ORDER BY m.depth DESC LIMIT 1
+) base ON true
+LEFT JOIN LATERAL (
   SELECT w.type_name, pg_catalog.format(w.shape, $2::name) AS expression
   FROM (VALUES ('text', 'text', '(%I = custody.tenant())'), ('character varying', 'text', '((%I)::text = custody.tenant())'),
                ('uuid', 'uuid', '(%I = custody.tenant_uuid())'), ('smallint', 'int', '(%I = custody.tenant_int())'),
-               ('integer', 'int', '(%I = custody.tenant_int())'), ('bigint', 'bigint', '(%I = custody.tenant_bigint())')) AS w (type, type_name, shape)
-  WHERE w.type = pg_catalog.format_type(a.atttypid, NULL)
+               ('integer', 'int', '(%I = custody.tenant_int())'), ('bigint', 'bigint', '(%I = custody.tenant_bigint())'),
+               ('domain over text', 'text', '((%I)::text = custody.tenant())'), ('domain over character varying', 'text', '((%I)::text = custody.tenant())'),
+               ('domain over uuid', 'uuid', '((%I)::uuid = custody.tenant_uuid())'), ('domain over integer', 'int', '((%I)::integer = custody.tenant_int())'),
+               ('domain over bigint', 'bigint', '((%I)::bigint = custody.tenant_bigint())')) AS w (type, type_name, shape)
+  WHERE w.type = base.type
 ) t ON true
 ORDER BY c.oid OPERATOR(pg_catalog.<>) $1, 2"#;
 

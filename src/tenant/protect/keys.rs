@@ -36,6 +36,8 @@ struct Key {
     replacement: Option<bool>,
     /// A constraint of the user's already has these columns and the tenant.
     superseded: bool,
+    /// Logical replication tells rows by it.
+    identifies: bool,
     referring: Vec<String>,
     strangers: Vec<String>,
 }
@@ -82,13 +84,14 @@ SELECT x.indexrelid, i.relname::text, pg_catalog.quote_ident(s.nspname), pg_cata
        pg_catalog.format('%I.%I USING %s (', s.nspname, c.relname, m.amname), pg_catalog.pg_get_constraintdef(n.oid), m.amname::text,
        (SELECT o.indisvalid AND o.indisready FROM pg_catalog.pg_index o JOIN pg_catalog.pg_class w ON w.oid = o.indexrelid
         WHERE o.indrelid = c.oid AND w.relname = pg_catalog.format('custody_key_%s', x.indexrelid)),
-       n.contype = 'u' AND EXISTS (SELECT FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_index w ON w.indexrelid = o.conindid
+       n.contype = 'u' AND NOT x.indisreplident AND EXISTS (SELECT FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_index w ON w.indexrelid = o.conindid
          WHERE o.conrelid = c.oid AND o.contype IN ('p', 'u') AND NOT o.condeferrable AND w.indnullsnotdistinct = x.indnullsnotdistinct
            AND o.conkey @> (n.conkey || t.attnum) AND o.conkey <@ (n.conkey || t.attnum)),
        ARRAY(SELECT pg_catalog.format('%s.%I', f.conrelid::pg_catalog.regclass, f.conname) FROM pg_catalog.pg_constraint f
              WHERE f.contype = 'f' AND f.conindid = x.indexrelid AND f.conparentid = 0 AND f.conrelid IN (SELECT relid FROM tenant)),
        ARRAY(SELECT pg_catalog.format('%s.%I', f.conrelid::pg_catalog.regclass, f.conname) FROM pg_catalog.pg_constraint f
-             WHERE f.contype = 'f' AND f.conindid = x.indexrelid AND f.conparentid = 0 AND f.conrelid NOT IN (SELECT relid FROM tenant))
+             WHERE f.contype = 'f' AND f.conindid = x.indexrelid AND f.conparentid = 0 AND f.conrelid NOT IN (SELECT relid FROM tenant)),
+       x.indisreplident AND c.relreplident = 'i'
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid AND NOT i.relispartition
 JOIN pg_catalog.pg_am m ON m.oid = i.relam
@@ -188,6 +191,7 @@ fn keys(target: Oid, column: &str) -> Result<Vec<Key>> {
                 superseded: flag(16)?,
                 referring: row.get(17)?.unwrap_or_default(),
                 strangers: row.get(18)?.unwrap_or_default(),
+                identifies: flag(19)?,
             })
         })
     })
@@ -233,9 +237,12 @@ fn step(relid: Oid, object: &str, sql: String, lock: &'static str) -> Step {
     Step { relid, object: object.to_owned(), sql, lock, undo: None }
 }
 
-/// One statement of two, so that nothing comes between them.
-fn together(first: &str, second: &str) -> String {
-    format!("DO {}", quote_literal(&format!("BEGIN {first}; {second}; END")))
+/// One statement of several, so that nothing comes between them.
+fn together(statements: &[String]) -> String {
+    match statements {
+        [one] => one.clone(),
+        all => format!("DO {}", quote_literal(&format!("BEGIN {}; END", all.join("; ")))),
+    }
 }
 
 /// A remark. A name may hold a line's end, behind which a comment would be a comment no more.
@@ -303,6 +310,12 @@ impl Key {
         let mut steps = Vec::new();
         let (name, tenant, table, schema) = (self.replacement_name(), &self.tenant_column, &self.table, &self.schema);
         let mut step = |sql, lock| steps.push(step(self.relid, table, sql, lock));
+        let and_identify = |mut statements: Vec<String>, index: &str| {
+            if self.identifies {
+                statements.push(format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {index}"));
+            }
+            statements
+        };
         match (&self.constraint, &self.constraint_definition) {
             (Some((_, old)), _) if self.superseded => {
                 step(format!("ALTER TABLE {table} DROP CONSTRAINT {}", quote_ident(old)), EXCLUSIVE);
@@ -310,12 +323,10 @@ impl Key {
             (Some((kind, old)), _) if !self.partitioned && kind != "x" => {
                 let (old, key) = (quote_ident(old), if kind == "p" { "PRIMARY KEY" } else { "UNIQUE" });
                 let deferral = self.deferral;
-                step(
-                    format!(
-                        "ALTER TABLE {table} DROP CONSTRAINT {old}, ADD CONSTRAINT {old} {key} USING INDEX {name}{deferral}"
-                    ),
-                    EXCLUSIVE,
+                let swap = format!(
+                    "ALTER TABLE {table} DROP CONSTRAINT {old}, ADD CONSTRAINT {old} {key} USING INDEX {name}{deferral}"
                 );
+                step(together(&and_identify(vec![swap], &old)), EXCLUSIVE);
             }
             (Some((kind, old)), Some((head, columns))) => {
                 let old = quote_ident(old);
@@ -323,18 +334,16 @@ impl Key {
                 if kind == "x" && self.method == "gist" {
                     step("CREATE EXTENSION IF NOT EXISTS btree_gist".into(), NONE);
                 }
-                step(
-                    format!(
-                        "ALTER TABLE {table} DROP CONSTRAINT {old}, ADD CONSTRAINT {old} {head}{tenant}{equal}, {columns}"
-                    ),
-                    REBUILD,
+                let swap = format!(
+                    "ALTER TABLE {table} DROP CONSTRAINT {old}, ADD CONSTRAINT {old} {head}{tenant}{equal}, {columns}"
                 );
+                step(together(&and_identify(vec![swap], &old)), REBUILD);
             }
             _ => {
                 let old = quote_ident(&self.index_name);
                 let (drop, rename) =
                     (format!("DROP INDEX {schema}.{old}"), format!("ALTER INDEX {schema}.{name} RENAME TO {old}"));
-                step(together(&drop, &rename), EXCLUSIVE);
+                step(together(&and_identify(vec![drop, rename], &old)), EXCLUSIVE);
             }
         }
         steps
@@ -426,7 +435,7 @@ impl Reference {
         }
         let drop = format!("ALTER TABLE {table} DROP CONSTRAINT {old}");
         let rename = format!("ALTER TABLE {table} RENAME CONSTRAINT {new} TO {old}");
-        step(together(&drop, &rename), EXCLUSIVE);
+        step(together(&[drop, rename]), EXCLUSIVE);
         steps
     }
 

@@ -178,7 +178,9 @@ fn check(table: &Facts, column: &str) -> Result<()> {
     }
     if table.type_name.is_none() {
         return refuse(
-            format!("It has no column \"{column}\" of type text, varchar, uuid, smallint, integer or bigint."),
+            format!(
+                "It has no column \"{column}\" of type text, varchar, uuid, smallint, integer or bigint, or of a domain over one of these but smallint."
+            ),
             "Name the tenant column: custody.protect(target, tenant_column); or custody.register_shared(target, reason) reference data.",
         );
     }
