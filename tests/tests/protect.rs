@@ -514,6 +514,15 @@ fn keys_that_no_sql_mends_are_named_and_interrupted_scripts_go_on() {
     assert_eq!(odd, "FOREIGN KEY (tenant_id, u) REFERENCES u(tenant_id, id)");
     assert_eq!(s.fails("SELECT custody.tenant_key_script('stranger')"), "UC021");
 
+    // A reference to another tenant's row that is already there is found, and named by PostgreSQL.
+    s.batch("CREATE TABLE crossed (tenant_id text NOT NULL, u int); CREATE TABLE u2 (tenant_id text NOT NULL, id int PRIMARY KEY); ALTER TABLE crossed ADD FOREIGN KEY (u) REFERENCES u2; INSERT INTO u2 VALUES ('b', 1); INSERT INTO crossed VALUES ('a', 1);
+             SELECT custody.protect('u2'), custody.protect('crossed')");
+    let lines = s.rows("SELECT sql FROM custody.tenant_key_script('crossed') ORDER BY step", &[]);
+    let failed =
+        lines.iter().find_map(|row| s.0.batch_execute(row.get(0)).err().map(|e| (row.get::<_, String>(0), e))).unwrap();
+    assert!(failed.0.contains("VALIDATE"), "{}", failed.0);
+    assert_eq!(custody_tests::state(&failed.1), "23503");
+
     // PostgreSQL checks a new foreign key with a query that row-level security empties, for an owner that it holds: not with us.
     let owner = format!("{}_owner", db.name);
     s.batch(&format!("CREATE ROLE {owner} LOGIN IN ROLE custody_admin; ALTER TABLE u OWNER TO {owner}; ALTER TABLE v OWNER TO {owner}; GRANT USAGE, CREATE ON SCHEMA public TO {owner}"));
