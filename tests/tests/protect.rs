@@ -679,6 +679,8 @@ fn the_page_runs() {
     let text = include_str!("../../docs/protect.md");
     let blocks: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|b| b.split("```").next()).collect();
     assert_eq!(blocks.len(), 4);
+    let blocks =
+        blocks.iter().map(|b| b.lines().filter(|l| !l.starts_with("--")).map(|l| format!("{l}\n")).collect::<String>());
     for block in blocks {
         for line in block.split_inclusive(";\n").flat_map(|part| part.split_inclusive("\\gexec\n")) {
             match line.trim().strip_suffix("\\gexec") {
@@ -764,4 +766,86 @@ fn what_was_there_before_stays() {
     s.batch("SELECT custody.unaudit(target) FROM custody.audited_table");
     assert_eq!(catalog(&mut s, ""), before);
     s.assert_valid();
+}
+
+/// The strongest lock that this transaction has on a table, as SQL calls it; empty if none.
+fn strongest_lock(s: &mut Session, table: &str) -> String {
+    const MODES: [&str; 8] = [
+        "AccessShareLock",
+        "RowShareLock",
+        "RowExclusiveLock",
+        "ShareUpdateExclusiveLock",
+        "ShareLock",
+        "ShareRowExclusiveLock",
+        "ExclusiveLock",
+        "AccessExclusiveLock",
+    ];
+    let held: Vec<String> = s
+        .rows("SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = $1::text::regclass", &[&table])
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
+    let strongest = MODES.iter().rev().find(|mode| held.iter().any(|held| held == *mode)).copied().unwrap_or_default();
+    let words = strongest.trim_end_matches("Lock").chars().flat_map(|c| match c.is_uppercase() {
+        true => vec![' ', c],
+        false => vec![c.to_ascii_uppercase()],
+    });
+    words.collect::<String>().trim().to_owned()
+}
+
+#[test]
+fn the_locks_are_those_that_are_told() {
+    let db = database();
+    let mut s = db.superuser();
+    s.batch(
+        "CREATE TABLE live (tenant_id text, id int PRIMARY KEY, up int REFERENCES live, during int4range, EXCLUDE USING gist (during WITH &&)); CREATE UNIQUE INDEX live_up ON live (up);
+         CREATE TABLE once (LIKE live INCLUDING ALL); ALTER TABLE once ADD FOREIGN KEY (up) REFERENCES once;
+         CREATE TABLE parts (tenant_id text, id int PRIMARY KEY, up int REFERENCES parts) PARTITION BY RANGE (id); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+    );
+    let mut seen = 0;
+    let mut check = |s: &mut Session, query: &str| {
+        for row in s.rows(query, &[]) {
+            let (object, sql, lock): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+            if lock == "report" {
+                continue;
+            }
+            if lock.contains("outside a transaction block") {
+                assert!(sql.contains("CONCURRENTLY"), "{sql}");
+                s.batch(&sql);
+                continue;
+            }
+            s.batch(&format!("BEGIN; {sql}"));
+            let strongest = strongest_lock(s, &object);
+            s.batch("COMMIT");
+            let told = lock.split([':', ',']).next().unwrap().split(" on both").next().unwrap();
+            assert_eq!(strongest, if told == "no lock on tables" { "" } else { told }, "{sql}");
+            seen += 1;
+        }
+    };
+    for table in ["live", "parts"] {
+        check(
+            &mut s,
+            &format!("SELECT object, sql, lock FROM custody.protect('{table}', dry_run => true) ORDER BY step"),
+        );
+        s.batch(&format!("SELECT custody.protect('{table}')"));
+        check(&mut s, &format!("SELECT object, sql, lock FROM custody.tenant_key_script('{table}') ORDER BY step"));
+    }
+    // What protect does by itself, one by one.
+    s.batch("BEGIN");
+    let steps = s.rows("SELECT object, sql, lock FROM custody.protect('once') ORDER BY step", &[]);
+    s.batch("ROLLBACK");
+    let weak_to_strong = ["SHARE:", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE", "report"];
+    let ranks: Vec<_> =
+        steps.iter().map(|r| weak_to_strong.iter().position(|w| r.get::<_, &str>(2).starts_with(w)).unwrap()).collect();
+    assert!(ranks.is_sorted(), "{ranks:?}");
+    for row in &steps {
+        let (object, sql, lock): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        if lock != "report" {
+            s.batch(&format!("BEGIN; {sql}"));
+            assert_eq!(strongest_lock(&mut s, &object), lock.split(':').next().unwrap(), "{sql}");
+            s.batch("COMMIT");
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
 }

@@ -1,6 +1,7 @@
 //! custody.protect, unprotect and register_shared: what makes a table keep its tenants apart, step by step, and how to take it back.
 
 mod facts;
+mod key_facts;
 mod keys;
 mod plan;
 mod schema;
