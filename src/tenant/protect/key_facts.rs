@@ -58,7 +58,8 @@ pub struct Reference {
     pub misused: bool,
     /// The constraint that replaces it, if it is there: whether it is validated.
     pub replacement: Option<bool>,
-    pub renamed_check: bool,
+    /// The check that MATCH FULL becomes, if it is there: whether it is validated.
+    pub match_full_check: Option<bool>,
 }
 
 // $1 the table, $2 the column it is, or is going to be, protected by.
@@ -108,7 +109,7 @@ SELECT f.oid, f.conname::text, pg_catalog.format('%I.%I', s.nspname, c.relname),
                  AND (x.indkey::int2[])[0:x.indnkeyatts - 1] @> (f.confkey || q.attnum)),
        p.attnum = ANY (f.conkey) OR q.attnum = ANY (f.confkey),
        (SELECT o.convalidated FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'f' AND o.conname = pg_catalog.format('custody_fk_%s', f.oid)),
-       EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c' AND o.conname = pg_catalog.left(f.conname, 50) || '_match_full'),
+       (SELECT o.convalidated FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c' AND o.conname = pg_catalog.left(f.conname, 50) || '_match_full'),
        c.oid
 FROM pg_catalog.pg_constraint f
 JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
@@ -217,7 +218,7 @@ pub fn references(target: Oid, column: &str) -> Result<Vec<Reference>> {
                 unique: flag(20)?,
                 misused: flag(21)?,
                 replacement: row.get(22)?,
-                renamed_check: flag(23)?,
+                match_full_check: row.get(23)?,
                 relid: row.get(24)?.unwrap_or(target),
             })
         })

@@ -171,22 +171,22 @@ impl Reference {
         let mut step = |sql, lock| steps.push(step(self.relid, table, sql, lock));
         let columns = self.columns.join(", ");
         // With the tenant, which is never NULL, MATCH FULL would forbid what it allowed: all others NULL.
-        if self.full && self.nullable && self.columns.len() > 1 && !self.renamed_check {
+        if self.full && self.nullable && self.columns.len() > 1 {
             let check: String = self.name.chars().take(50).collect::<String>() + "_match_full";
             let (check, count) = (quote_ident(&check), self.columns.len());
-            step(
-                format!(
-                    "ALTER TABLE {table} ADD CONSTRAINT {check} CHECK (num_nulls({columns}) IN (0, {count})) NOT VALID"
-                ),
-                EXCLUSIVE,
-            );
-            step(format!("ALTER TABLE {table} VALIDATE CONSTRAINT {check}"), VALIDATE);
+            if self.match_full_check.is_none() {
+                let all_or_none = format!("CHECK (num_nulls({columns}) IN (0, {count})) NOT VALID");
+                step(format!("ALTER TABLE {table} ADD CONSTRAINT {check} {all_or_none}"), EXCLUSIVE);
+            }
+            if self.match_full_check != Some(true) {
+                step(format!("ALTER TABLE {table} VALIDATE CONSTRAINT {check}"), VALIDATE);
+            }
         }
         if self.replacement.is_none() {
             let on_update = match self.on_update.as_str() {
                 "c" => " ON UPDATE CASCADE",
                 "r" => " ON UPDATE RESTRICT",
-                // These would take the tenant away with the rest: see `remark`.
+                // These would take the tenant away with the rest: see `reservation`.
                 _ => "",
             };
             let set = match self.set_columns.is_empty() {

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::pg::call::Oid;
 use crate::pg::data::{self, Nulled};
 use crate::pg::{session, spi};
+use crate::tenant::protect::facts::Facts;
 use crate::tenant::protect::plan::{REPORT, Way, function, plan, quote_ident};
 use crate::tenant::protect::{known, protect, quote_literal};
 
@@ -300,7 +301,8 @@ fn one_table(
         }
         Err(other) => return Err(other),
     };
-    if tables.iter().any(|t| t.is_root && !t.not_null) && without_tenant(&table.name, column)? {
+    let proved = |t: &Facts| t.not_null || t.own_check == Some(true);
+    if tables.iter().any(|t| t.is_root && !proved(t)) && without_tenant(&table.name, column)? {
         let find = format!("SELECT * FROM {} WHERE {} IS NULL", table.name, quote_ident(column));
         return Ok(line(CANNOT, "it has rows without a tenant: say whose they are first".into(), find));
     }
