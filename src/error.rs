@@ -15,6 +15,7 @@ pub enum Error {
     TokenExpired,
     ReservedSetting,
     OutlivesContext { what: &'static str },
+    LeftOver { what: String },
     TenantDoesNotFit { table: String, tenant: String, column_type: String },
     RoleNotConstrained { role: String, why: &'static str },
     BadArgument { name: &'static str, why: String },
@@ -110,6 +111,12 @@ impl Error {
                 format!("{what} would outlive the tenant context of this transaction"),
                 "Whoever gets this connection next, for another tenant, could read from it.".into(),
                 "Read within the transaction; or use a temporary table with ON COMMIT DROP.".into(),
+            ),
+            Self::LeftOver { what } => (
+                "UC007",
+                format!("no context can be set while the session has {what}"),
+                "It would carry over what is read under the context to whoever gets this connection next, or stand before the permanent object of its name.".into(),
+                "DISCARD TEMP, or CLOSE the cursor and begin another transaction; make temporary tables ON COMMIT DROP, after the context is set.".into(),
             ),
             Self::TenantDoesNotFit { table, tenant, column_type } => (
                 "UC001",

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use crate::audit::transaction;
 use crate::error::Error;
 use crate::pg::guard::guard;
-use crate::pg::{scan, session};
+use crate::pg::{leftover, scan, session};
 use crate::tenant::context;
 
 static mut PREVIOUS_EXECUTOR_START: pg_sys::ExecutorStart_hook_type = None;
@@ -61,37 +61,6 @@ unsafe fn may_read_log(query: *mut pg_sys::QueryDesc) -> bool {
     }
 }
 
-/// What a statement would leave behind for the connection's next user, if it outlives its transaction.
-unsafe fn outlives_transaction(statement: *mut pg_sys::Node) -> Option<&'static str> {
-    const TABLE: &str = "a temporary table without ON COMMIT DROP";
-    // SAFETY: the caller passes a valid statement or null; its node tag says what it is.
-    unsafe {
-        let lasting = |relation: *mut pg_sys::RangeVar, on_commit: pg_sys::OnCommitAction::Type| {
-            let temporary = !relation.is_null() && (*relation).relpersistence == pg_sys::RELPERSISTENCE_TEMP as c_char;
-            temporary && on_commit != pg_sys::OnCommitAction::ONCOMMIT_DROP
-        };
-        if statement.is_null() {
-            return None;
-        }
-        match (*statement).type_ {
-            pg_sys::NodeTag::T_DeclareCursorStmt => {
-                let held =
-                    (*statement.cast::<pg_sys::DeclareCursorStmt>()).options & pg_sys::CURSOR_OPT_HOLD as i32 != 0;
-                held.then_some("a cursor WITH HOLD")
-            }
-            pg_sys::NodeTag::T_CreateTableAsStmt => {
-                let into = (*statement.cast::<pg_sys::CreateTableAsStmt>()).into;
-                (!into.is_null() && lasting((*into).rel, (*into).onCommit)).then_some(TABLE)
-            }
-            pg_sys::NodeTag::T_CreateStmt => {
-                let create = statement.cast::<pg_sys::CreateStmt>();
-                lasting((*create).relation, (*create).oncommit).then_some(TABLE)
-            }
-            _ => None,
-        }
-    }
-}
-
 /// Gives the query a snapshot that sees the command just ended.
 unsafe fn see_what_was_flushed(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the query holds a registered snapshot of its own; the new one is registered under the same owner in its place.
@@ -136,9 +105,7 @@ unsafe extern "C-unwind" fn utility(
     // of this frame to drop. The pushed snapshot is popped after it, and by PostgreSQL's abort after an error.
     unsafe {
         let pushed = guard(|| {
-            if context::is_set()
-                && let Some(what) = outlives_transaction((*statement).utilityStmt)
-            {
+            if let Some(what) = leftover::refused((*statement).utilityStmt, context::was_set()) {
                 return Err(Error::OutlivesContext { what });
             }
             // COPY of a table scans it without the executor.

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod hooks;
 pub mod lane;
 pub mod layout;
+pub mod leftover;
 pub mod pages;
 pub mod row;
 pub mod scan;

@@ -15,7 +15,7 @@ use custody_core::token::{self, TokenKey};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID, value};
 use crate::pg::scan::{self, Key};
-use crate::pg::{context_setting, data, session, xact};
+use crate::pg::{context_setting, data, leftover, session, xact};
 use crate::sql_functions;
 
 /// For whom a transaction acts.
@@ -108,9 +108,10 @@ pub fn for_the_record() -> Option<Rc<Context>> {
     CURRENT.with_borrow(Clone::clone).or_else(|| bound().ok().flatten())
 }
 
-/// Whether a context was set in this transaction, so that nothing read under it may outlive it.
-pub fn is_set() -> bool {
-    CURRENT.with_borrow(Option::is_some)
+/// Whether a context was set in this transaction, so that nothing read under it may outlive it; also if it is gone again, as after
+/// a function with a SET clause or a savepoint.
+pub fn was_set() -> bool {
+    SET.with_borrow(Option::is_some)
 }
 
 /// Changes whenever the context does.
@@ -133,6 +134,7 @@ pub fn assigned(value: &str) {
 pub fn transaction_ended() {
     SET.set(None);
     BINDING_READ.set(false);
+    leftover::transaction_ended();
 }
 
 impl Context {
@@ -260,6 +262,9 @@ fn set(context: Value, tenant: &str) -> Result<()> {
         };
         let before = serde_json::from_str(&before).unwrap_or_default();
         return Err(Error::OtherContext { set: name(&before), wanted: name(&context) });
+    }
+    if !was_set() {
+        leftover::refuse()?;
     }
     context_setting::set(&text);
     SET.set(Some(text));
