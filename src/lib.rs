@@ -8,6 +8,7 @@ mod audit;
 mod error;
 mod evidence;
 mod pg;
+mod posture;
 mod settings;
 mod tenant;
 mod verify;

@@ -10,3 +10,5 @@ DROP FUNCTION custody.assert_verified(text, jsonb);
 -- Protecting what is in use.
 --@ 42_protect_schema.sql
 COMMENT ON FUNCTION custody.protect(regclass, name, boolean) IS 'Keeps the table''s tenants apart: row-level security enabled and forced, a permissive policy, a restrictive floor, NOT NULL, a default from the context, an index led by the tenant column, refusal of writes without a context; the same on its partitions. Returns what it did, with the lock each step takes and who waits for it; with dry_run what is to be done, each step in the form that the fewest wait for (custody.protect_script gives those to be run). Rows whose lock is ''report'' are findings it never acts on. Idempotent. Errors: UC020 this table cannot be protected';
+-- What each installation says of its own promises.
+--@ 78_posture.sql

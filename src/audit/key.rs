@@ -102,10 +102,20 @@ pub fn savepoint_rolled_back(level: u32) {
     }
 }
 
+/// Whether a session that does not hold the key yet could sign with it.
+pub fn check(incarnation: Uuid) -> Result<()> {
+    read(incarnation).map(drop)
+}
+
 fn hold(incarnation: Uuid) -> Result<()> {
     if HELD.with_borrow(|held| held.as_ref().is_some_and(|h| h.incarnation == incarnation)) {
         return Ok(());
     }
+    HELD.set(Some(read(incarnation)?));
+    Ok(())
+}
+
+fn read(incarnation: Uuid) -> Result<Held> {
     // (key_id, incarnation) in order of creation: the last one signs.
     let mut keys = scan::our_rows("signing_key", &[], |row| {
         let created = row.get::<pgrx::datum::TimestampWithTimeZone>(7)?;
@@ -123,8 +133,7 @@ fn hold(incarnation: Uuid) -> Result<()> {
     if signing.key_id() != key_id {
         return Err(missing(&path(&key_id), "it holds another key"));
     }
-    HELD.set(Some(Held { incarnation, signing, redaction: file.redaction }));
-    Ok(())
+    Ok(Held { incarnation, signing, redaction: file.redaction })
 }
 
 fn path(key_id: &str) -> PathBuf {

@@ -134,6 +134,16 @@ pub fn instance() -> Instance {
     unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::GetWALInsertionTimeLine() as i32, pg_sys::MyDatabaseId) }
 }
 
+/// Whether every session has the library from its beginning, by the server's settings.
+pub fn preloaded() -> bool {
+    // SAFETY: values of settings, terminated strings or null.
+    let lists = unsafe {
+        [pg_sys::shared_preload_libraries_string, pg_sys::session_preload_libraries_string].map(|l| data::string(l))
+    };
+    let is_ours = |name: &str| name.trim().trim_matches('"').rsplit('/').next() == Some("pg_custody");
+    lists.into_iter().flatten().any(|list| list.split(',').any(is_ours))
+}
+
 /// The data directory.
 pub fn data_directory() -> PathBuf {
     // SAFETY: set once, before any session.
