@@ -232,13 +232,13 @@ fn no_statement_changes_the_context() {
     let mut superuser = db.superuser();
     let before = state_of_b(&mut superuser);
     let objects = |s: &mut Session| -> String {
-        s.one(
+        s.one(&
             "SELECT md5(string_agg(x, ' ' ORDER BY x)) FROM (
              SELECT p::text FROM pg_policy p UNION ALL SELECT format('%s %s', tgrelid, tgenabled::text) FROM pg_trigger
              UNION ALL SELECT format('%s %s %s %s', oid, proowner, prosrc, proacl) FROM pg_proc WHERE pronamespace = 'custody'::regnamespace
              UNION ALL SELECT format('%s %s %s %s', oid, relowner, relrowsecurity, relforcerowsecurity) FROM pg_class WHERE relnamespace IN ('custody'::regnamespace, 'clinic'::regnamespace)
-             UNION ALL SELECT format('%s', m) FROM pg_auth_members m UNION ALL SELECT format('%s %s', tenant, role) FROM custody.assume_grant
-             UNION ALL SELECT format('%s %s %s', rolname, rolsuper, rolbypassrls) FROM pg_roles WHERE rolname LIKE 'custody%' OR rolname LIKE '%mole%') t (x)",
+             UNION ALL SELECT format('%s', m) FROM pg_auth_members m WHERE '@app'::regrole IN (m.member, m.roleid) UNION ALL SELECT format('%s %s', tenant, role) FROM custody.assume_grant
+             UNION ALL SELECT format('%s %s %s', rolname, rolsuper, rolbypassrls) FROM pg_roles WHERE rolname LIKE 'custody%' OR rolname LIKE '%mole%') t (x)".replace("@app", &name),
         )
     };
     let catalog = objects(&mut superuser);
