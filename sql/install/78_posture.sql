@@ -218,7 +218,9 @@ CREATE FUNCTION custody.posture() RETURNS TABLE (promise text, state text, cause
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   WITH found AS MATERIALIZED (SELECT * FROM custody.posture_causes())
   SELECT p.id || ' ' || p.words, coalesce(min(f.state), 'holds'),
-         string_agg(f.id || ': ' || f.cause, E'\n' ORDER BY f.state, f.id COLLATE "C"), string_agg(f.remedy, E'\n' ORDER BY f.state, f.id COLLATE "C")
+         -- A line for each, whatever names say.
+         string_agg(f.id || ': ' || translate(f.cause, E'\n\r', '  '), E'\n' ORDER BY f.state, f.id COLLATE "C"),
+         string_agg(translate(f.remedy, E'\n\r', '  '), E'\n' ORDER BY f.state, f.id COLLATE "C")
   FROM (VALUES
     (1, 'I1', 'a tenant reaches no other tenant''s rows'),
     (2, 'I2', 'the context cannot be forged'),

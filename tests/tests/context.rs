@@ -10,8 +10,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-/// In every row of tenant b and in nothing else: whoever sees it has seen a foreign row.
-const MARK: &str = "zqb";
+/// In every row of tenant b and in nothing else, hashes in base64 included: whoever sees it has seen a foreign row.
+const MARK: &str = "zq~b";
 
 /// The clinic with rows of both tenants, and an application role that has more than it should: temporary objects, and a schema to
 /// make functions, operators and types in. Isolation must hold all the same.
@@ -621,7 +621,7 @@ fn errors_plans_and_statistics_show_no_foreign_row() {
          INSERT INTO clinic.oracles SELECT 'b', i, '{MARK}' || i, '{MARK} note ' || (i % 3), int4range(i * 10, i * 10 + 5) FROM generate_series(1, 3000) i;
          CREATE TABLE clinic.bare (LIKE clinic.oracles INCLUDING ALL); INSERT INTO clinic.bare SELECT * FROM clinic.oracles;
          CREATE STATISTICS clinic.both (mcv) ON code, note FROM clinic.oracles; CREATE STATISTICS clinic.bare_both (mcv) ON code, note FROM clinic.bare;
-         ANALYZE clinic.oracles, clinic.bare; SELECT custody.protect('clinic.oracles');
+         ANALYZE clinic.oracles, clinic.bare, custody.entry; SELECT custody.protect('clinic.oracles');
          GRANT SELECT, INSERT, UPDATE, DELETE ON clinic.oracles, clinic.bare TO {name}"
     ));
     let mut spy = Spy::new(&db, &name);
@@ -638,7 +638,7 @@ fn errors_plans_and_statistics_show_no_foreign_row() {
     assert!(error.is_none() || error.as_deref() == Some("42809"), "{said}");
     let attacks = [
         "INSERT INTO @ (tenant_id, id, code, note) VALUES ('a', 7, 'new', 'n')",
-        "INSERT INTO @ (tenant_id, id, code, note) VALUES ('a', 100000, 'zq' || 'b7', 'n')",
+        "INSERT INTO @ (tenant_id, id, code, note) VALUES ('a', 100000, 'zq~' || 'b7', 'n')",
         "INSERT INTO @ (tenant_id, id, note, span) VALUES ('a', 100001, 'n', '[70,80)')",
         "INSERT INTO @ (tenant_id, id, note) VALUES ('b', 7, 'n') ON CONFLICT (id) DO UPDATE SET note = 'x' RETURNING *",
         "INSERT INTO @ (tenant_id, id, note) VALUES ('a', 7, 'n') ON CONFLICT (id) DO UPDATE SET note = @.note RETURNING *",
@@ -671,6 +671,9 @@ fn errors_plans_and_statistics_show_no_foreign_row() {
         "SELECT * FROM pg_stats WHERE tablename = '@@'",
         "SELECT * FROM pg_stats_ext WHERE tablename = '@@'",
         "SELECT * FROM pg_stats_ext_exprs WHERE tablename = '@@'",
+        "SELECT * FROM pg_stats WHERE schemaname = 'custody'",
+        "SELECT * FROM custody.entry WHERE lab.leak(new)",
+        "SELECT * FROM custody.log WHERE lab.leak(new::text) OR lab.leak(row_key::text)",
         "SELECT * FROM pg_statistic",
         "SELECT * FROM pg_statistic_ext_data",
         "SELECT * FROM pg_mcv_list_items((SELECT stxdmcv FROM pg_statistic_ext_data LIMIT 1))",
@@ -817,6 +820,75 @@ fn dumps_and_copies_of_the_application_hold_no_foreign_row() {
         let error = spy.run(refused).1;
         assert!(["42501", "0A000"].contains(&error.as_deref().unwrap_or_default()), "{refused}: {error:?}");
     }
+}
+
+#[test]
+fn parallel_workers_set_no_context() {
+    let db = ward();
+    let mut superuser = db.superuser();
+    superuser.batch("INSERT INTO clinic.patients SELECT 'a', i, 'ada ' || i FROM generate_series(1000, 6000) i; ALTER TABLE clinic.patients SET (parallel_workers = 2); ANALYZE clinic.patients");
+    let mut spy = Spy::new(&db, &db.app_name());
+    // Labelled safe, so that it runs where no context was set yet: in the worker's own process.
+    let (said, error) = spy.run(
+        "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET enable_indexscan = off; SET enable_bitmapscan = off;
+         CREATE FUNCTION lab.sneak() RETURNS boolean LANGUAGE plpgsql PARALLEL SAFE AS $$ BEGIN PERFORM custody.assume_tenant('b'); RETURN true; END $$;
+         CREATE FUNCTION lab.quiet() RETURNS boolean LANGUAGE plpgsql PARALLEL SAFE AS $$ BEGIN PERFORM custody.assume_tenant('b'); RETURN true; EXCEPTION WHEN others THEN RETURN true; END $$;
+         CREATE FUNCTION lab.calm() RETURNS boolean LANGUAGE plpgsql PARALLEL SAFE AS $$ BEGIN RETURN true; END $$;
+         CREATE FUNCTION lab.forge() RETURNS boolean LANGUAGE plpgsql PARALLEL SAFE AS $$ BEGIN PERFORM set_config('custody.context', '{\"tenant\":\"b\"}', true); RETURN true; END $$",
+    );
+    assert!(error.is_none(), "{said}");
+    for begin in ["BEGIN; SELECT custody.assume_tenant('a')", "BEGIN"] {
+        for sneak in ["lab.sneak()", "lab.quiet()", "lab.forge()"] {
+            for query in [
+                "SELECT count(*), max(name), min(name) FROM clinic.patients WHERE $",
+                "SELECT $, count(name), max(name) FROM clinic.patients",
+                "SELECT max(name) FROM clinic.patients WHERE id > 0 AND $ GROUP BY id % 3",
+            ] {
+                let (said, _) = spy.run(&format!("{begin}; {}", query.replace('$', sneak)));
+                // Without a context in the leader, assume_tenant('b') would be the session's right: but not in a worker alone.
+                assert!(!said.contains(MARK), "{begin}: {query} with {sneak}: {said}");
+                spy.run("ROLLBACK");
+                assert_eq!(spy.tenant(), "(none)");
+            }
+        }
+    }
+    // The control: these plans do run in workers.
+    let (plan, _) = spy.as_a("EXPLAIN (ANALYZE, COSTS OFF) SELECT count(*) FROM clinic.patients WHERE lab.calm()");
+    assert!(plan.contains("Workers Launched: 2") || plan.contains("Workers Launched: 1"), "{plan}");
+}
+
+/// README.md names these: what PostgreSQL gives to everybody, or to whoever shares a role. If one is closed, the README says too much.
+#[test]
+fn what_is_named_as_open_is_open() {
+    let db = ward();
+    let name = db.app_name();
+    let (mut one, mut other) = (Spy::new(&db, &name), Spy::new(&db, &name));
+    one.run(
+        "BEGIN; SELECT custody.assume_tenant('b'); SELECT * FROM clinic.patients WHERE name = 'of b in a statement'",
+    );
+    let (said, _) =
+        other.run(&format!("SELECT query FROM pg_stat_activity WHERE usename = '{name}' AND pid <> pg_backend_pid()"));
+    assert!(said.contains("b in a statement"), "statements are seen by sessions of the same role: {said}");
+    let outcome = one.run("SELECT lo_from_bytea(4711, 'from b'); UPDATE clinic.patients SET notes = notes WHERE id = 1; COMMIT; SET app.note = 'from b'; PREPARE kept AS SELECT 'from b'");
+    assert_eq!(outcome.1, None, "{}", outcome.0);
+    assert!(other.run("SELECT convert_from(lo_get(4711), 'UTF8')").0.contains("from b"), "large objects");
+    assert!(
+        one.run("SHOW app.note").0.contains("from b") && one.run("EXECUTE kept").0.contains("from b"),
+        "what a session keeps"
+    );
+    assert_eq!(other.run("LISTEN gossip").1, None);
+    assert_eq!(one.run("NOTIFY gossip, 'from b'").1, None);
+    // How large a table is, and that some row changed: the row that was updated points to its successor.
+    let tid: String = db.superuser().one("SELECT ctid::text FROM clinic.patients WHERE tenant_id = 'b' AND id = 2");
+    db.superuser().batch("UPDATE clinic.patients SET notes = notes WHERE tenant_id = 'b' AND id = 2");
+    assert_ne!(other.run(&format!("SELECT currtid2('clinic.patients', '{tid}')")).0.trim(), tid);
+    assert_ne!(other.run("SELECT pg_relation_size('clinic.patients')").0.trim(), "0");
+    assert_eq!(other.run("BEGIN; LOCK TABLE clinic.patients IN ACCESS EXCLUSIVE MODE; ROLLBACK").1, None);
+    one.run(&format!("BEGIN; SELECT custody.assume_tenant('b'); INSERT INTO clinic.patients (id, name) VALUES (99, 'x'); PREPARE TRANSACTION 'open{name}'"));
+    assert_eq!(other.run(&format!("ROLLBACK PREPARED 'open{name}'")).1, None, "prepared transactions of the same role");
+    assert_eq!(other.run(&format!("ALTER ROLE {name} PASSWORD 'x'; ALTER ROLE {name} PASSWORD NULL; ALTER ROLE {name} SET search_path = lab; ALTER ROLE {name} RESET ALL")).1, None);
+    let pid = one.run("SELECT pg_backend_pid()").0.trim().to_owned();
+    assert_eq!(other.run(&format!("SELECT pg_terminate_backend({pid})")).0.trim(), "t");
 }
 
 /// A statement that somebody with any SQL at all might try.

@@ -197,6 +197,12 @@ fn each_cause_flips_its_promise_and_back() {
     c.flips(
         "unbound-login",
         &[("I1", "weakened")],
+        "CREATE ROLE \"o'x\n holds: y\" LOGIN SUPERUSER",
+        &sql("DROP ROLE \"o'x\n holds: y\""),
+    );
+    c.flips(
+        "unbound-login",
+        &[("I1", "weakened")],
         "ALTER ROLE clinic_backup SUPERUSER",
         &sql("DROP ROLE clinic_backup"),
     );
