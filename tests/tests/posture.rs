@@ -55,6 +55,9 @@ fn run(s: &mut Session, statements: &[String]) {
 struct Clinic {
     cluster: Cluster,
     s: Session,
+    auditor: Session,
+    /// With nothing made that weakens a promise.
+    clean: Posture,
     seen: BTreeSet<String>,
 }
 
@@ -76,55 +79,69 @@ impl Clinic {
         );
         let public = token_key().verifying_key().to_bytes().to_vec();
         s.0.execute("SELECT custody.add_token_key('k1', $1, 'clinic')", &[&public]).unwrap();
-        Self { cluster, s, seen: BTreeSet::new() }
+        let clean = posture(&mut s);
+        let auditor = Session(cluster.connect("postgres", "clinic_auditor").unwrap());
+        Self { cluster, s, auditor, clean, seen: BTreeSet::new() }
     }
 
     fn session(&self, user: &str) -> Session {
         Session(self.cluster.connect("postgres", user).unwrap())
     }
 
+    fn reconnect(&mut self) {
+        self.s = self.session(SUPERUSER);
+        self.auditor = self.session("clinic_auditor");
+    }
+
     fn restart(&mut self) {
         self.cluster.stop().unwrap();
         self.cluster.start().unwrap();
-        self.s = self.session(SUPERUSER);
+        self.reconnect();
     }
 
-    /// Asserts that a cause is, or is not, a promise's, to the superuser and to the auditor alike. Settings take a moment to be read again.
-    fn expect(&mut self, id: &str, promise: &str, state: Option<&str>) -> Posture {
+    /// Waits until the auditor sees what is right: settings take a moment to be read again.
+    fn until(&mut self, what: &str, right: impl Fn(&Posture) -> bool) -> Posture {
         let begun = Instant::now();
         loop {
-            // A session of its own: defaults of roles and databases are read at login.
-            let now = posture(&mut self.session("clinic_auditor"));
-            let (is, ids) = &now[promise];
-            let right = match state {
-                Some(state) => ids.contains(id) && is == state,
-                None => !ids.contains(id),
-            };
-            if right {
-                assert_eq!(posture(&mut self.session(SUPERUSER)), now, "the auditor and the superuser see the same");
-                self.seen.insert(id.to_owned());
+            let now = posture(&mut self.auditor);
+            if right(&now) {
                 return now;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{id} {promise} {state:?}: {now:#?}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {now:#?}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Makes a cause, sees each promise flip, takes it away again, and sees all as it was before.
+    /// Asserts that a cause is, or is not, a promise's, to the superuser and to the auditor alike.
+    fn expect(&mut self, id: &str, promise: &str, state: Option<&str>) {
+        self.expect_all(id, &[(promise, state)]);
+    }
+
+    fn expect_all(&mut self, id: &str, wanted: &[(&str, Option<&str>)]) {
+        self.until(&format!("{id} {wanted:?}"), |now| {
+            wanted.iter().all(|(promise, state)| {
+                let (is, ids) = &now[*promise];
+                state.map_or(!ids.contains(id), |state| ids.contains(id) && is == state)
+            })
+        });
+        self.seen.insert(id.to_owned());
+    }
+
+    /// Sessions that begin now see what has been set for them, and the same as whoever was there.
+    fn agree(&mut self) {
+        let now = posture(&mut self.auditor);
+        assert_eq!(posture(&mut self.session(SUPERUSER)), now);
+        assert_eq!(posture(&mut self.session("clinic_auditor")), now);
+    }
+
+    /// Makes a cause where there is none, sees each promise flip, takes it away again, and sees all as it was before.
     fn flips(&mut self, id: &str, flips: &[(&str, &str)], make: &str, back: &[String]) {
-        let before = posture(&mut self.s);
-        for (promise, _) in flips {
-            assert!(!before[*promise].1.contains(id), "{id} is there before {make}");
-        }
-        run(&mut self.s, &make.split(";; ").map(ToOwned::to_owned).collect::<Vec<_>>());
-        for (promise, state) in flips {
-            self.expect(id, promise, Some(state));
-        }
+        assert!(flips.iter().all(|(promise, _)| !self.clean[*promise].1.contains(id)));
+        run(&mut self.s, &sql(make));
+        self.expect_all(id, &flips.iter().map(|(promise, state)| (*promise, Some(*state))).collect::<Vec<_>>());
         run(&mut self.s, back);
-        for (promise, _) in flips {
-            self.expect(id, promise, None);
-        }
-        assert_eq!(posture(&mut self.s), before, "after {make} and back");
+        let clean = self.clean.clone();
+        self.until(&format!("after {make} and back"), |now| *now == clean);
     }
 }
 
@@ -139,7 +156,7 @@ fn sql(text: &str) -> Vec<String> {
 #[test]
 fn each_cause_flips_its_promise_and_back() {
     let mut c = Clinic::open();
-    let clean = posture(&mut c.s);
+    let clean = c.clean.clone();
     let state = |p: &Posture, promise: &str| p[promise].0.clone();
     // All that holds does; what does not is not built, or says why.
     for promise in ["I1", "I2", "I3", "I4", "A1", "A2", "A4"] {
@@ -153,6 +170,8 @@ fn each_cause_flips_its_promise_and_back() {
     c.expect("generated-key", "A3", Some("weakened"));
     assert_eq!(c.session("clinic_app").fails("SELECT * FROM custody.posture()"), "42501");
     assert_eq!(c.session("clinic_app").fails("SELECT * FROM custody.posture_causes()"), "42501");
+
+    c.agree();
 
     // Isolation.
     c.flips(
@@ -243,6 +262,7 @@ fn each_cause_flips_its_promise_and_back() {
         "ALTER SYSTEM SET log_min_duration_statement = 0;; SELECT pg_reload_conf()",
         &sql("ALTER SYSTEM RESET log_min_duration_statement;; SELECT pg_reload_conf()"),
     );
+    c.agree();
     // The guard, if it is there, or one that answers in its place.
     match c.s.one::<bool>("SELECT to_regprocedure('custody.guard_mode()') IS NULL") {
         true => {
@@ -388,6 +408,7 @@ fn each_cause_flips_its_promise_and_back() {
     run(&mut c.s, &documented("unknown"));
     c.expect("unknown", "I1", None);
 
+    c.agree();
     // Keys and lives.
     let key: String = c
         .s
@@ -407,7 +428,7 @@ fn each_cause_flips_its_promise_and_back() {
     assert_eq!(posture(&mut c.s), clean);
     // The documented way on when it is lost: signing goes on, with a key that the old one did not vouch for, until the next.
     std::fs::remove_file(&key).unwrap();
-    c.s = c.session(SUPERUSER);
+    c.reconnect();
     run(&mut c.s, &documented("key-unreadable"));
     c.expect("key-unreadable", "A2", None);
     c.expect("unendorsed-key", "A3", Some("weakened"));
@@ -422,7 +443,7 @@ fn each_cause_flips_its_promise_and_back() {
     c.cluster.stop().unwrap();
     checksums(&c.cluster, "--disable");
     c.cluster.start().unwrap();
-    c.s = c.session(SUPERUSER);
+    c.reconnect();
     for (id, promise) in [("wal-level", "A3"), ("checksums", "A3"), ("not-preloaded", "I1"), ("not-preloaded", "I5")] {
         c.expect(id, promise, Some("weakened"));
     }
@@ -433,7 +454,7 @@ fn each_cause_flips_its_promise_and_back() {
     c.cluster.stop().unwrap();
     checksums(&c.cluster, "--enable");
     c.cluster.start().unwrap();
-    c.s = c.session(SUPERUSER);
+    c.reconnect();
     c.restart();
     assert_eq!(posture(&mut c.s), clean);
     // The log remembers what posture has forgotten: when capture was off.
@@ -503,14 +524,16 @@ fn standby(c: &mut Clinic) {
 fn copy(c: &mut Clinic) {
     c.restart();
     let mut other = Session(c.cluster.connect("template1", SUPERUSER).unwrap());
-    let source = std::mem::replace(&mut c.s, Session(c.cluster.connect("template1", SUPERUSER).unwrap()));
-    drop(source);
+    // Nobody may be in the database that is copied.
+    for session in [&mut c.s, &mut c.auditor] {
+        *session = Session(c.cluster.connect("template1", SUPERUSER).unwrap());
+    }
     let begun = Instant::now();
     while other.0.batch_execute("CREATE DATABASE twin TEMPLATE postgres").is_err() {
         assert!(begun.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(100));
     }
-    c.s = c.session(SUPERUSER);
+    c.reconnect();
     let mut twin = Session(c.cluster.connect("twin", SUPERUSER).unwrap());
     twin.batch("REVOKE TEMPORARY ON DATABASE twin FROM PUBLIC");
     assert!(posture(&mut twin)["A3"].1.contains("other-copy"));
