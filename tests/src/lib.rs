@@ -1,6 +1,7 @@
 //! What the test rooms share: a cluster for each test program, a database for each test, and the clinic they work on.
 #![forbid(unsafe_code)]
 
+pub mod bouncer;
 pub mod replay;
 pub mod storm;
 
@@ -179,6 +180,16 @@ impl Session {
         let rows = self.rows(sql, &[]);
         assert_eq!(rows.len(), 1, "{sql}");
         rows[0].try_get(0).unwrap_or_else(|e| panic!("{sql}\n{e}"))
+    }
+
+    /// The last value that came back, without the extended protocol: a pooler need not know prepared statements.
+    pub fn last_simple(&mut self, sql: &str) -> String {
+        let messages = self.0.simple_query(sql).unwrap_or_else(|e| panic!("{sql}\n{}", words(&e)));
+        let value = messages.iter().rev().find_map(|m| match m {
+            postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+            _ => None,
+        });
+        value.unwrap_or_else(|| panic!("{sql}: no rows"))
     }
 
     /// A count.

@@ -58,7 +58,8 @@ impl Installation {
         Command::new(self.bin.join(name))
     }
 
-    fn hand_over(&self, path: &Path) -> Result<()> {
+    /// Gives a file or directory to the server's user.
+    pub fn hand_over(&self, path: &Path) -> Result<()> {
         if let Some(user) = self.server_user {
             must(Command::new("chown").arg("-R").arg(user).arg(path))?;
         }
