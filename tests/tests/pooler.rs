@@ -555,6 +555,8 @@ fn nothing_is_left_on_the_connection_for_the_next_tenant() {
         assert_eq!(b.last_simple("SELECT pg_backend_pid()"), backend, "they do share it");
         // What is to outlive the transaction is refused, however it was made, before the context was set or after.
         let (call, read) = ("SELECT custody.assume_tenant('a')", "SELECT * FROM clinic.patients");
+        let with_call = "SELECT p.* FROM (SELECT custody.assume_tenant('a') OFFSET 0) x, LATERAL (SELECT * FROM clinic.patients WHERE x IS NOT NULL OFFSET 0) p";
+        let lasting = "CREATE TEMP TABLE kept (LIKE clinic.patients)";
         for (attempt, look) in [
             (format!("{call}; DECLARE c CURSOR WITH HOLD FOR {read}"), "FETCH ALL FROM c"),
             (format!("DECLARE c CURSOR WITH HOLD FOR {read}; {call}"), "FETCH ALL FROM c"),
@@ -585,6 +587,27 @@ fn nothing_is_left_on_the_connection_for_the_next_tenant() {
                 ),
                 "SELECT * FROM kept",
             ),
+            // By a statement that sets the context itself, while it runs.
+            (format!("CREATE TEMP TABLE kept AS {with_call}"), "SELECT * FROM kept"),
+            (format!("DECLARE c CURSOR WITH HOLD FOR {with_call}"), "FETCH ALL FROM c"),
+            (format!("{lasting}; COMMIT; BEGIN; INSERT INTO kept {with_call}"), "SELECT * FROM kept"),
+            (
+                format!("{lasting}; COMMIT; BEGIN; WITH w AS (INSERT INTO kept {with_call} RETURNING 1) SELECT 1"),
+                "SELECT * FROM kept",
+            ),
+            (
+                format!(
+                    "{lasting}; COMMIT; BEGIN; {call}; DO 'BEGIN INSERT INTO kept SELECT * FROM clinic.patients; END'"
+                ),
+                "SELECT * FROM kept",
+            ),
+            (
+                format!(
+                    "{lasting}; INSERT INTO kept VALUES ('', 0); COMMIT; BEGIN; {call}; UPDATE kept SET name = p.name FROM clinic.patients p"
+                ),
+                "SELECT * FROM kept WHERE name > ''",
+            ),
+            (format!("{lasting}; COMMIT; BEGIN; {call}; COPY kept FROM STDIN"), "SELECT * FROM kept"),
         ] {
             assert_eq!(a.fails(&format!("BEGIN; {attempt}; COMMIT")), "UC007", "{attempt}");
             a.batch("ROLLBACK");
