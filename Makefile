@@ -16,7 +16,7 @@ UPGRADES  := $(patsubst sql/upgrade/%,$(TARGET)/%,$(wildcard sql/upgrade/*.sql))
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
 
 .DELETE_ON_ERROR:
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture bench lint fmt stage clean help
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db test-drivers fuzz torture bench lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) $(UPGRADES) ## build the library and the install script
 
@@ -103,6 +103,10 @@ test-db: $(STAGED) $(SABOTAGED) ## in the database and over the wire, on private
 	cargo build --release --package custody-demo --package custody-cli
 	CUSTODY_STAGE=$(STAGE) CUSTODY_SABOTAGED=$(SABOTAGED) CUSTODY_PYTHON=$(CURDIR)/tools/python \
 	  cargo test --release --package custody-tests -- --test-threads=2
+
+test-drivers: $(STAGED) ## PgBouncer and the drivers of docs/connecting.md by themselves, the hammer for SECONDS (60)
+	CUSTODY_STAGE=$(STAGE) CUSTODY_POOL_SECONDS=$(SECONDS) \
+	  cargo test --release --package custody-tests --test pooler --test drivers -- --test-threads=2 --nocapture
 
 # ONLY=tpcb,bulk picks sections, ROUNDS and DURATION (seconds of a pgbench step) overrule what each asks for.
 bench: $(STAGED) ## speed, side by side with unaudited tables and other audits: a quarter of an hour (docs/performance.md)

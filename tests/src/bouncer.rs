@@ -1,6 +1,7 @@
 //! A PgBouncer in front of a test's cluster.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,8 +17,14 @@ pub fn installed_by(tool: &str, arguments: &[&str]) -> Option<Vec<String>> {
         return Some(String::from_utf8_lossy(&output.stdout).lines().map(ToOwned::to_owned).collect());
     }
     assert!(std::env::var_os("CI").is_none(), "tools/{tool} failed, and CI goes without nothing");
-    println!("skipped: tools/{tool} failed, see above");
+    skipped(&format!("tools/{tool} failed, see above"));
     None
+}
+
+/// Says that a test does without, past the test harness, which keeps what tests print to itself.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
 
 /// The programs to test with: this system's release, and one that knows prepared statements if that does not.
@@ -30,22 +37,38 @@ pub struct Bouncer {
     dir: PathBuf,
     child: Child,
     version: (u32, u32),
+    port: u16,
 }
+
+const PORT: u16 = 6432;
 
 impl Bouncer {
     /// Starts one in front of `cluster`, for these roles, with this many server connections for each of them and the pool mode.
     pub fn start(program: &Path, cluster: &Cluster, users: &[&str], mode: &str, pool: usize) -> Result<Self> {
+        Self::listening(program, cluster, users, mode, pool, None)
+    }
+
+    /// The same, also on this port of 127.0.0.1, for clients that know no Unix sockets.
+    pub fn listening(
+        program: &Path,
+        cluster: &Cluster,
+        users: &[&str],
+        mode: &str,
+        pool: usize,
+        port: Option<u16>,
+    ) -> Result<Self> {
         let version = version(program)?;
         let dir = tempfile::Builder::new().prefix("custody-pool-").tempdir_in("/tmp")?.keep();
         let quoted: String = users.iter().chain(&["postgres"]).map(|user| format!("\"{user}\" \"\"\n")).collect();
         fs::write(dir.join("users"), quoted)?;
         // Up to 1.20 there is no such setting, and an unknown one is an error.
         let prepared = if version >= (1, 21) { "max_prepared_statements = 100" } else { "" };
+        let (address, port) = (if port.is_some() { "127.0.0.1" } else { "" }, port.unwrap_or(PORT));
         let (here, server) = (dir.display(), cluster.socket().display());
         fs::write(
             dir.join("ini"),
             format!(
-                "[databases]\n* = host={server} port=5432\n[pgbouncer]\nunix_socket_dir = {here}\nlisten_port = 6432\nlisten_addr =\n\
+                "[databases]\n* = host={server} port=5432\n[pgbouncer]\nunix_socket_dir = {here}\nlisten_port = {port}\nlisten_addr = {address}\n\
                  auth_type = trust\nauth_file = {here}/users\nadmin_users = postgres\nlogfile = {here}/log\npool_mode = {mode}\n\
                  default_pool_size = {pool}\nmax_client_conn = 500\nquery_wait_timeout = 60\nignore_startup_parameters = extra_float_digits\n{prepared}\n"
             ),
@@ -68,7 +91,7 @@ impl Bouncer {
             .stderr(Stdio::null())
             .spawn()?;
         std::thread::spawn(move || watch.wait());
-        let bouncer = Self { dir: dir.clone(), child, version };
+        let bouncer = Self { dir: dir.clone(), child, version, port };
         let begun = Instant::now();
         while bouncer.config("pgbouncer", "postgres").connect(NoTls).is_err() {
             if begun.elapsed() > Duration::from_secs(20) {
@@ -88,7 +111,7 @@ impl Bouncer {
         format!("{}.{}", self.version.0, self.version.1)
     }
 
-    /// Where its socket is; the port is 6432.
+    /// Where its socket is; the port is 6432 unless another was asked for.
     pub fn socket(&self) -> &Path {
         &self.dir
     }
@@ -96,7 +119,12 @@ impl Bouncer {
     /// How to connect through it.
     pub fn config(&self, database: &str, user: &str) -> Config {
         let mut config = Config::new();
-        config.host_path(&self.dir).port(6432).user(user).dbname(database).connect_timeout(Duration::from_secs(30));
+        config
+            .host_path(&self.dir)
+            .port(self.port)
+            .user(user)
+            .dbname(database)
+            .connect_timeout(Duration::from_secs(30));
         config
     }
 
