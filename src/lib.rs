@@ -25,4 +25,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::xact::register();
     pg::hooks::install();
     pg::worker::register();
+    pg::use_hooks::install();
 }

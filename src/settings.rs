@@ -1,4 +1,5 @@
-//! The settings, all of them: `custody.verify_workers`; `custody.checkpoint_interval` and `custody.verify_schedule` (src/pg/worker.rs); `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
+//! The settings, all of them: `custody.verify_workers`, `custody.token_leeway`, `custody.checkpoint_interval` and `custody.verify_schedule`;
+//! `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
 //! in a build for tests alone, `custody.sabotage`.
 
 use std::ffi::{CStr, CString};
@@ -7,6 +8,10 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static VERIFY_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static TOKEN_LEEWAY: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// The most that `custody.token_leeway` can be.
+pub const LARGEST_LEEWAY: i32 = 60;
 
 static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static VERIFY_SCHEDULE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"03:00"));
@@ -41,6 +46,17 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    // Not for whoever presents the token to choose.
+    GucRegistry::define_int_guc(
+        c"custody.token_leeway",
+        c"Seconds by which the clocks of tokens' issuers may differ from the server's.",
+        c"exp, nbf, iat and revocations allow for it.",
+        &TOKEN_LEEWAY,
+        0,
+        LARGEST_LEEWAY,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
     #[cfg(feature = "sabotage")]
     sabotage::define();
 }
@@ -63,6 +79,11 @@ pub fn verify_schedule() -> Option<String> {
         .map(CStr::to_string_lossy)
         .filter(|time| !time.is_empty())
         .map(|time| time.into_owned())
+}
+
+/// Seconds by which the clocks of tokens' issuers may differ from the server's.
+pub fn token_leeway() -> i64 {
+    TOKEN_LEEWAY.get().clamp(0, LARGEST_LEEWAY).into()
 }
 
 #[cfg(feature = "sabotage")]

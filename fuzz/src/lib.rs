@@ -10,7 +10,8 @@ use custody_core::export::{self, Reader, Record};
 use custody_core::json::{is_number, parse_strict, push_string};
 use custody_core::key::hex;
 use custody_core::key_file::KeyFile;
-use custody_core::token::{self, TokenError, TokenKey};
+use custody_core::token::jwks;
+use custody_core::token::{Algorithm, Moment, Rules, Token, TokenError, TokenKey, TokenPublicKey};
 use ed25519_dalek::{Signer, SigningKey};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value, json};
@@ -19,8 +20,15 @@ use serde_json::{Number, Value, json};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] =
-    [("export", export), ("heads", heads), ("json", json), ("key_file", key_file), ("text", text), ("token", token)];
+pub const TARGETS: [Target; 7] = [
+    ("export", export),
+    ("heads", heads),
+    ("json", json),
+    ("jwks", jwks),
+    ("key_file", key_file),
+    ("text", text),
+    ("token", token),
+];
 
 /// A log of two lives, its heads, and the key that both descend from.
 pub const LOG: &str = include_str!("../seeds/export/log.jsonl");
@@ -128,32 +136,96 @@ pub fn text(data: &[u8]) {
     }
 }
 
+/// A key set gives keys that are canonical and sound, of which the JSON says the same; never a set that holds a secret.
+pub fn jwks(data: &[u8]) {
+    let Ok(keys) = jwks::read(data) else { return };
+    let said = parse_strict(data).expect("what was read is JSON");
+    let said = said["keys"].as_array().expect("it has keys");
+    assert_eq!(said.len(), keys.len());
+    let mut names: Vec<&str> = keys.iter().filter_map(|key| key.kid.as_deref()).collect();
+    names.sort_unstable();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    for (key, said) in keys.iter().zip(said) {
+        for secret in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+            assert!(said.get(secret).is_none());
+        }
+        assert_eq!(said["kid"].as_str(), key.kid.as_deref());
+        let Ok(key) = &key.key else { continue };
+        assert!(said["use"].is_null() || said["use"] == "sig");
+        assert!(said["alg"].is_null() || key.algorithm().is_named(said["alg"].as_str().expect("alg is text")));
+        let bytes = key.to_bytes();
+        let member = |name: &str| {
+            let text = said[name].as_str().expect("a number is text");
+            Base64UrlUnpadded::decode_vec(text).expect("and base64url")
+        };
+        let (kind, parts) = match key.algorithm() {
+            Algorithm::EdDsa => ("OKP", vec!["x"]),
+            Algorithm::Es256 => ("EC", vec!["x", "y"]),
+            Algorithm::Rs256 => ("RSA", vec!["n", "e"]),
+        };
+        assert_eq!(said["kty"], kind);
+        for part in parts {
+            let part = member(part);
+            assert!(bytes.windows(part.len()).any(|window| window == part));
+        }
+        assert_eq!(&TokenPublicKey::from_bytes(key.algorithm(), &bytes).expect("what was written reads back"), key);
+        assert!(!key.verify(data, &[0; 64]));
+    }
+}
+
 /// A token, as it is; and a header and a claims set, on a line each, signed for it. What holds says what was signed.
 pub fn token(data: &[u8]) {
     const NOW: i64 = 1_800_000_000;
+    const AT: Moment<'_> = Moment { now: NOW, leeway: 0, role: "app" };
     let signing = SigningKey::from_bytes(&[7; 32]);
-    let public_key = signing.verifying_key().to_bytes().to_vec();
-    let key = TokenKey { public_key, audience: "clinic".into(), tenant_claim: "tenant".into() };
+    let public_key = TokenPublicKey::ed25519(signing.verifying_key().as_bytes()).expect("a key of our own");
+    // Whatever the data, the same rules for the same data.
+    let flag = |bit: usize| data.len() >> bit & 1 == 1;
+    let rules = Rules {
+        audience: "clinic".into(),
+        tenant_claim: "tenant".into(),
+        issuer: flag(0).then(|| "id".into()),
+        role_claim: flag(1).then(|| "role".into()),
+        max_lifetime: flag(2).then_some(3600),
+        single_use: flag(3),
+    };
+    let key = TokenKey { public_key, rules };
     if let Ok(text) = str::from_utf8(data) {
-        let _ = token::key_id(text);
-        let _ = token::verify(text, &key, NOW);
+        let _ = Token::read(text).map(|token| token.verify(&key, &AT));
+    }
+    // Any bytes as a key, of each kind.
+    for algorithm in Algorithm::ALL {
+        if let Ok(key) = TokenPublicKey::from_bytes(algorithm, data) {
+            assert!(data.ends_with(&key.to_bytes()));
+        }
     }
     let Some(line) = data.iter().position(|b| *b == b'\n') else { return };
     let (header, claims) = (&data[..line], &data[line + 1..]);
     let signed = [header, claims].map(Base64UrlUnpadded::encode_string).join(".");
     let mut signature = signing.sign(signed.as_bytes()).to_bytes();
     let token = |signature: [u8; 64]| format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature));
-    let Ok(held) = token::verify(&token(signature), &key, NOW) else { return };
+    let verify = |token: &str| Token::read(token)?.verify(&key, &AT);
+    let Ok(held) = verify(&token(signature)) else { return };
     signature[data.len() % 64] ^= 1;
-    assert_eq!(token::verify(&token(signature), &key, NOW), Err(TokenError::BadSignature));
+    assert_eq!(verify(&token(signature)), Err(TokenError::BadSignature));
 
     let header: Value = serde_json::from_slice(header).expect("a header is JSON");
-    assert_eq!(header["alg"], "EdDSA");
+    assert!(header["alg"] == "EdDSA" || header["alg"] == "Ed25519");
+    assert!(header.get("crit").is_none() && header.get("b64").is_none());
     let said: Value = serde_json::from_slice(claims).expect("claims are JSON");
     assert!(!gives_a_name_twice(claims));
+    let is_or_has = |claim: &Value, wanted: &str| {
+        claim == wanted || claim.as_array().is_some_and(|all| all.contains(&wanted.into()))
+    };
     assert!(said["exp"].as_f64().is_some_and(|exp| exp > NOW as f64) && held.expires > NOW);
-    assert!(said["nbf"].as_f64().is_none_or(|nbf| nbf < NOW as f64 + 1.0));
-    assert!(said["aud"] == "clinic" || said["aud"].as_array().is_some_and(|auds| auds.contains(&"clinic".into())));
+    assert!(said["nbf"].as_f64().is_none_or(|nbf| nbf <= NOW as f64));
+    assert!(said["iat"].as_f64().is_none_or(|iat| iat < NOW as f64 + 1.0));
+    assert!(is_or_has(&said["aud"], "clinic"));
+    assert!(key.rules.issuer.is_none() || said["iss"] == "id");
+    assert!(key.rules.role_claim.is_none() || is_or_has(&said["role"], "app"));
+    assert!(key.rules.max_lifetime.is_none_or(|most| held.expires - held.issued.unwrap_or(NOW) <= most));
+    assert_eq!(held.id.as_deref(), said["jti"].as_str().filter(|_| key.rules.single_use));
+    assert!(!key.rules.single_use || held.id.is_some_and(|id| !id.is_empty()));
     let number = said["tenant"].as_i64().map(|number| number.to_string());
     assert_eq!(number.as_deref().or(said["tenant"].as_str()), Some(&*held.tenant));
     assert!(!held.tenant.is_empty() && !held.tenant.contains('\0'));

@@ -121,12 +121,17 @@ COMMENT ON TABLE custody.assume_grant IS 'Roles whose sessions may call custody.
 
 CREATE TABLE custody.token_key (
   kid          text COLLATE "C" PRIMARY KEY CHECK (kid <> ''),
-  algorithm    text NOT NULL CHECK (algorithm = 'EdDSA'),
-  public_key   bytea NOT NULL CHECK (pg_catalog.length(public_key) = 32),
+  algorithm    text NOT NULL CHECK (algorithm IN ('EdDSA', 'ES256', 'RS256')),
+  public_key   bytea NOT NULL CHECK (pg_catalog.length(public_key) BETWEEN 32 AND 1100),
   audience     text NOT NULL CHECK (audience <> ''),
   tenant_claim text NOT NULL CHECK (tenant_claim <> ''),
   not_before   timestamptz NOT NULL,
   not_after    timestamptz,
+  key_set      text COLLATE "C" CHECK (key_set <> ''),
+  issuer       text CHECK (issuer <> ''),
+  role_claim   text CHECK (role_claim <> ''),
+  max_lifetime integer CHECK (max_lifetime > 0),
+  single_use   boolean NOT NULL DEFAULT false,
   CHECK (not_after > not_before)
 );
 COMMENT ON TABLE custody.token_key IS 'Keys that custody.authenticate accepts tokens of, by the kid in the token''s header';

@@ -2,7 +2,7 @@
 -- with it. They read their registries without privileges of the caller's, in C, by qualified names.
 
 CREATE FUNCTION custody.tenant() RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'custody_tenant';
-COMMENT ON FUNCTION custody.tenant() IS 'The tenant this transaction acts for, or NULL. Raises UC005 once the token that set it has expired';
+COMMENT ON FUNCTION custody.tenant() IS 'The tenant this transaction acts for, or NULL. Raises UC005 once the token that set it has expired, UC071 once it was revoked or its key is gone';
 CREATE FUNCTION custody.tenant_uuid() RETURNS uuid LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'custody_tenant_uuid';
 COMMENT ON FUNCTION custody.tenant_uuid() IS 'custody.tenant() as a uuid; NULL if it is not one in canonical form (lower case, hyphens)';
 CREATE FUNCTION custody.tenant_int() RETURNS integer LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'custody_tenant_int';
@@ -15,7 +15,7 @@ CREATE FUNCTION custody.claims() RETURNS jsonb LANGUAGE c STABLE PARALLEL SAFE A
 COMMENT ON FUNCTION custody.claims() IS 'The whole claims set of the token that set the context, or NULL';
 
 CREATE FUNCTION custody.authenticate(token text) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'custody_authenticate';
-COMMENT ON FUNCTION custody.authenticate(text) IS 'Sets the context of this transaction from a signed token (compact JWS, EdDSA; kid, aud and exp required). Errors: UC004 a bad token, UC003 another context is set. Pass the token as a bind parameter';
+COMMENT ON FUNCTION custody.authenticate(text) IS 'Sets the context of this transaction from a signed token (compact JWS; EdDSA, ES256 or RS256 as its key is; kid, aud and exp required; docs/tokens.md). Errors: UC004 a refused token, UC003 another context is set, UC002 the role is bound to another tenant, UC072 a token that holds once, on a standby. Pass the token as a bind parameter';
 CREATE FUNCTION custody.assume_tenant(id text) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'custody_assume_tenant';
 COMMENT ON FUNCTION custody.assume_tenant(text) IS 'Sets the context of this transaction to a tenant that custody.allow_assume names for the session''s role. Errors: UC002 not allowed, UC003 another context is set. Weaker than a token: whoever runs SQL in such a session chooses among those tenants';
 
@@ -39,17 +39,3 @@ COMMENT ON FUNCTION custody.unbind_role(regrole) IS 'Takes custody.bind_role bac
 CREATE FUNCTION custody.allow_assume(role regrole, tenants text[]) RETURNS void LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'custody_allow_assume';
 COMMENT ON FUNCTION custody.allow_assume(regrole, text[]) IS 'Sets the tenants that sessions of this role, or of its members, may assume; an empty array takes all back';
-
-CREATE FUNCTION custody.add_token_key(kid text, public_key bytea, audience text, tenant_claim text DEFAULT 'tenant', algorithm text DEFAULT 'EdDSA',
-  not_before timestamptz DEFAULT pg_catalog.now(), not_after timestamptz DEFAULT NULL) RETURNS void
-LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_add_token_key';
-COMMENT ON FUNCTION custody.add_token_key(text, bytea, text, text, text, timestamptz, timestamptz) IS 'Registers a key that tokens may be signed with: 32 bytes of Ed25519, the audience they must name and the claim that holds the tenant';
-
-CREATE FUNCTION custody.remove_token_key(kid text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ DELETE FROM custody.token_key k WHERE k.kid = $1 $$;
-COMMENT ON FUNCTION custody.remove_token_key(text) IS 'Refuses all further tokens of this key';
-
-CREATE FUNCTION custody.revoke_tokens(subject text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ INSERT INTO custody.token_revocation AS r (subject, revoked_before) VALUES ($1, pg_catalog.clock_timestamp())
-      ON CONFLICT ON CONSTRAINT token_revocation_pkey DO UPDATE SET revoked_before = excluded.revoked_before $$;
-COMMENT ON FUNCTION custody.revoke_tokens(text) IS 'Refuses this subject''s tokens that were issued (iat) up to now, or that do not say when';

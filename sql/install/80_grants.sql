@@ -9,8 +9,7 @@ GRANT SELECT ON custody.finding TO custody_auditor;
 GRANT EXECUTE ON FUNCTION custody.coverage(), custody.unprotected_tables(), custody.assert_coverage(text), custody.heads(), custody.export_log(text)
   TO custody_auditor;
 GRANT EXECUTE ON FUNCTION custody.create_tenant(text, text), custody.bind_role(regrole, text), custody.unbind_role(regrole),
-  custody.allow_assume(regrole, text[]), custody.add_token_key(text, bytea, text, text, text, timestamptz, timestamptz), custody.remove_token_key(text),
-  custody.revoke_tokens(text), custody.protect(regclass, name, boolean), custody.unprotect(regclass), custody.register_shared(regclass, text),
+  custody.allow_assume(regrole, text[]), custody.protect(regclass, name, boolean), custody.unprotect(regclass), custody.register_shared(regclass, text),
   custody.audit(regclass, name[], name[]), custody.unaudit(regclass), custody.require_context(), custody.capture(), custody.capture_truncate(),
   custody.new_incarnation(text)
   TO custody_admin;

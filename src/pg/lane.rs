@@ -32,6 +32,26 @@ pub fn try_lock(lane: i32) -> bool {
     }
 }
 
+/// The lock under which a token that holds once is used; waits, and lets go when it is dropped.
+pub struct TokenLock(pg_sys::LOCKTAG);
+
+impl TokenLock {
+    /// Takes the lock of a token. Two tokens may share one.
+    pub fn take(number: u32) -> Self {
+        let tag = tag(2, number);
+        // SAFETY: as above.
+        unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
+        Self(tag)
+    }
+}
+
+impl Drop for TokenLock {
+    fn drop(&mut self) {
+        // SAFETY: taken under the same resource owner, as no savepoint begins or ends meanwhile.
+        unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as i32, false) };
+    }
+}
+
 /// Puts the top transaction's resource owner in charge while it lives, errors included.
 struct TopOwner(pg_sys::ResourceOwner);
 

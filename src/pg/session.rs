@@ -168,6 +168,18 @@ pub fn in_parallel_mode() -> bool {
     unsafe { pg_sys::IsInParallelMode() }
 }
 
+/// Whether this process works for another's query.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: set once, when the process began.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// Whether nothing can be written, as this server follows another.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared state.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 /// Whether this is a transaction block, or only one statement.
 pub fn in_transaction_block() -> bool {
     // SAFETY: reads transaction state.

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use crate::audit::transaction;
 use crate::pg::guard::guard;
 use crate::pg::{append, scan, session};
-use crate::tenant::context;
+use crate::tenant::{context, token};
 
 /// Registers the callbacks, once for the life of the process.
 pub fn register() {
@@ -148,6 +148,7 @@ unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relid: pg_sys::Oi
     }
     crate::audit::incarnation::forget();
     context::bindings_changed();
+    token::changed(relid.to_u32());
     append::forget();
     scan::forget();
 }

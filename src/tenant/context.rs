@@ -6,17 +6,15 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use pgrx::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
-
-use custody_core::token::{self, TokenKey};
 
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID, value};
 use crate::pg::scan::{self, Key};
 use crate::pg::{context_setting, data, leftover, session, xact};
 use crate::sql_functions;
+use crate::tenant::token::{self, Proof};
 
 /// For whom a transaction acts.
 pub struct Context {
@@ -24,8 +22,8 @@ pub struct Context {
     pub subject: Option<String>,
     /// The token's claims set, as JSON.
     pub claims: Option<String>,
-    /// When the token expires, in seconds since 1970.
-    expires: Option<i64>,
+    /// What it keeps of the token that set it.
+    token: Option<Proof>,
     uuid: Option<Uuid>,
     int: Option<i32>,
     bigint: Option<i64>,
@@ -58,7 +56,7 @@ sql_functions! {
     custody_authenticate, pg_finfo_custody_authenticate => |call: &mut Call| {
         session::hide_statement();
         let token: String = call.required(0, "token")?;
-        authenticate(&token)?;
+        token::authenticate(&token)?;
         Ok(VOID)
     };
     custody_assume_tenant, pg_finfo_custody_assume_tenant => |call: &mut Call| {
@@ -89,17 +87,26 @@ sql_functions! {
     };
 }
 
-/// A moment in seconds since 1970; the infinities are as far as that goes.
-fn unix_seconds(moment: TimestampWithTimeZone) -> i64 {
-    i64::from(moment).saturating_add(crate::pg::layout::EPOCH).div_euclid(1_000_000)
-}
-
-/// The context in force: what was set, else what the session's role is bound to. An expired one is an error.
+/// The context in force: what was set, else what the session's role is bound to. One whose token no longer holds is an error.
 fn current() -> Result<Option<Rc<Context>>> {
     let Some(context) = CURRENT.with_borrow(Clone::clone) else { return bound() };
-    match context.expires {
-        Some(expires) if expires <= session::statement_started() => Err(Error::TokenExpired),
-        _ => Ok(Some(context)),
+    if let Some(proof) = &context.token {
+        proof.holds()?;
+    }
+    Ok(Some(context))
+}
+
+/// Whether a token set the context, so that its uses are to be watched.
+pub fn is_by_token() -> bool {
+    CURRENT.with_borrow(|context| context.as_ref().is_some_and(|context| context.token.is_some()))
+}
+
+/// A query starts or goes on. If it reads or writes tables under row-level security, the token of the context must still hold.
+pub fn used(protected: impl FnOnce() -> bool) -> Result<()> {
+    token::look_up();
+    match current() {
+        Err(why) if protected() => Err(why),
+        _ => Ok(()),
     }
 }
 
@@ -143,14 +150,14 @@ impl Context {
         let uuid = tenant.parse::<Uuid>().ok().filter(|u| u.to_string() == tenant);
         let int = tenant.parse::<i32>().ok().filter(|n| n.to_string() == tenant);
         let bigint = tenant.parse::<i64>().ok().filter(|n| n.to_string() == tenant);
-        Self { tenant, subject: None, claims: None, expires: None, uuid, int, bigint }
+        Self { tenant, subject: None, claims: None, token: None, uuid, int, bigint }
     }
 
     fn read(value: &Value) -> Option<Self> {
         let mut context = Self::new(value.get("tenant")?.as_str()?.to_owned());
         context.subject = value.get("subject").and_then(Value::as_str).map(ToOwned::to_owned);
         context.claims = value.get("claims").filter(|c| c.is_object()).map(Value::to_string);
-        context.expires = value.get("exp").and_then(Value::as_i64);
+        context.token = Proof::read(value);
         Some(context)
     }
 }
@@ -201,68 +208,41 @@ fn assume(tenant: &str) -> Result<()> {
     if !allowed {
         return Err(refused());
     }
-    set(json!({ "tenant": tenant }), tenant)
+    let context = json!({ "tenant": tenant });
+    is_new(&context)?;
+    set(&context, tenant)
 }
 
-fn authenticate(token: &str) -> Result<()> {
-    let refused = |why| {
-        // The error itself may be caught by the application; the line is the server's.
-        pgrx::log!("pg_custody: a token was refused for role {}: {why}", session::role_name(session::session_role()));
-        Error::BadToken(why)
-    };
-    let kid = token::key_id(token).map_err(refused)?;
-    let now = session::now().div_euclid(1_000_000);
-    let found = scan::our_rows("token_key", &[Key::Text(&kid)], |row| {
-        let seconds = |n| row.get::<TimestampWithTimeZone>(n).map(unix_seconds);
-        let in_force = seconds(6).is_none_or(|from| from <= now) && seconds(7).is_none_or(|to| now < to);
-        in_force
-            .then(|| Some(TokenKey { public_key: row.get(3)?, audience: row.get(4)?, tenant_claim: row.get(5)? }))
-            .flatten()
-    })?;
-    let key = found.into_iter().next().ok_or(token::TokenError::UnknownKey).map_err(refused)?;
-    let claims = token::verify(token, &key, now).map_err(refused)?;
-    if let Some(subject) = &claims.subject {
-        let revoked = scan::our_rows("token_revocation", &[Key::Text(subject)], |row| {
-            row.get::<TimestampWithTimeZone>(2).map(unix_seconds)
-        })?;
-        // Issue times are whole seconds, so a token of the second of the revocation counts as older.
-        if revoked.into_iter().any(|before| claims.issued.is_none_or(|issued| issued <= before)) {
-            return Err(Error::TokenRevoked);
-        }
+/// The session's role may act for this tenant with a token: unless it is bound, and to another.
+pub fn must_not_be_bound_elsewhere(tenant: &str) -> Result<()> {
+    match bound()? {
+        Some(bound) if bound.tenant != tenant => Err(bound_elsewhere(tenant)),
+        _ => Ok(()),
     }
-    if let Some(bound) = bound()?
-        && bound.tenant != claims.tenant
-    {
-        return Err(bound_elsewhere(&claims.tenant));
-    }
-    let mut context = Map::new();
-    context.insert("tenant".into(), claims.tenant.clone().into());
-    if let Some(subject) = claims.subject {
-        context.insert("subject".into(), subject.into());
-    }
-    context.insert("exp".into(), claims.expires.into());
-    context.insert("claims".into(), Value::Object(claims.all));
-    set(Value::Object(context), &claims.tenant)
 }
 
 fn bound_elsewhere(tenant: &str) -> Error {
     Error::BoundElsewhere { tenant: tenant.to_owned(), role: session::role_name(session::session_role()) }
 }
 
-/// Sets the context of this transaction, once.
-fn set(context: Value, tenant: &str) -> Result<()> {
-    let text = context.to_string();
-    if let Some(before) = SET.with_borrow(Clone::clone)
-        && before != text
-    {
-        let name = |c: &Value| match (c.get("tenant").and_then(Value::as_str), c.get("subject").and_then(Value::as_str))
-        {
-            (Some(tenant), Some(subject)) => format!("tenant \"{tenant}\", subject \"{subject}\""),
-            (tenant, _) => format!("tenant \"{}\"", tenant.unwrap_or_default()),
-        };
-        let before = serde_json::from_str(&before).unwrap_or_default();
-        return Err(Error::OtherContext { set: name(&before), wanted: name(&context) });
+/// Whether this transaction was not set to act for this context yet. To have been set for another is an error.
+pub fn is_new(context: &Value) -> Result<bool> {
+    let Some(before) = SET.with_borrow(Clone::clone) else { return Ok(true) };
+    let wanted = context.to_string();
+    if before == wanted {
+        return Ok(false);
     }
+    let name = |c: &Value| match (c.get("tenant").and_then(Value::as_str), c.get("subject").and_then(Value::as_str)) {
+        (Some(tenant), Some(subject)) => format!("tenant \"{tenant}\", subject \"{subject}\""),
+        (tenant, _) => format!("tenant \"{}\"", tenant.unwrap_or_default()),
+    };
+    let before = serde_json::from_str(&before).unwrap_or_default();
+    Err(Error::OtherContext { set: name(&before), wanted: name(context) })
+}
+
+/// Sets the context of this transaction, once: `is_new` was asked before.
+pub fn set(context: &Value, tenant: &str) -> Result<()> {
+    let text = context.to_string();
     if !was_set() {
         leftover::refuse()?;
     }

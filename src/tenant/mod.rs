@@ -4,3 +4,5 @@ pub mod context;
 pub mod protect;
 pub mod registry;
 pub mod roles;
+pub mod token;
+mod token_keys;

@@ -1,7 +1,5 @@
 //! Configuring who may act for whom. These run as the extension's owner, who alone may write the registries.
 
-use pgrx::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID};
 use crate::pg::{session, spi};
@@ -35,36 +33,6 @@ sql_functions! {
         spi::run(
             "INSERT INTO custody.assume_grant (role, tenant) SELECT $1, t FROM pg_catalog.unnest($2) t ON CONFLICT DO NOTHING",
             &[role.into(), tenants.into()],
-        )?;
-        Ok(VOID)
-    };
-    custody_add_token_key, pg_finfo_custody_add_token_key => |call: &mut Call| {
-        let kid = not_empty(call.required(0, "kid")?, "kid")?;
-        let public_key: Vec<u8> = call.required(1, "public_key")?;
-        let audience = not_empty(call.required(2, "audience")?, "audience")?;
-        let tenant_claim = not_empty(call.required(3, "tenant_claim")?, "tenant_claim")?;
-        let algorithm: String = call.required(4, "algorithm")?;
-        let not_before: TimestampWithTimeZone = call.required(5, "not_before")?;
-        let not_after: Option<TimestampWithTimeZone> = call.optional(6);
-        if algorithm != "EdDSA" {
-            return Err(Error::BadArgument { name: "algorithm", why: "must be EdDSA".into() });
-        }
-        if custody_core::key::PublicKey::from_bytes(&public_key).is_none() {
-            let why = format!("must be the 32 bytes of an Ed25519 public key; {} bytes were given", public_key.len());
-            return Err(Error::BadArgument { name: "public_key", why });
-        }
-        spi::run(
-            "INSERT INTO custody.token_key (kid, algorithm, public_key, audience, tenant_claim, not_before, not_after)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            &[
-                kid.into(),
-                algorithm.into(),
-                public_key.into(),
-                audience.into(),
-                tenant_claim.into(),
-                not_before.into(),
-                not_after.into(),
-            ],
         )?;
         Ok(VOID)
     };

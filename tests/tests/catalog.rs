@@ -42,11 +42,12 @@ fn declared() -> BTreeMap<String, Vec<(usize, String)>> {
             for how in ["required", "optional", "name", "names"] {
                 for (at, _) in line.match_indices(&format!("call.{how}")) {
                     let rest = &line[at..];
-                    let number = rest.split_once('(').and_then(|(_, r)| r.chars().next()).and_then(|c| c.to_digit(10));
+                    let digits = |r: &str| r.chars().take_while(char::is_ascii_digit).collect::<String>();
+                    let number = rest.split_once('(').and_then(|(_, r)| digits(r).parse::<usize>().ok());
                     let exact =
                         rest.starts_with(&format!("call.{how}(")) || rest.starts_with(&format!("call.{how}::<"));
                     if let (Some(number), true) = (number, exact) {
-                        found.get_mut(symbol).unwrap().push((number as usize, how.to_owned()));
+                        found.get_mut(symbol).unwrap().push((number, how.to_owned()));
                     }
                 }
             }

@@ -75,6 +75,11 @@ impl PublicKey {
         self.0.to_bytes()
     }
 
+    /// Whether this point is of small order, so that signatures of nobody's hold under it.
+    pub fn is_weak(&self) -> bool {
+        self.0.is_weak()
+    }
+
     /// Whether `signature` is this key's over a run that ends in `hash`.
     pub fn verify_run(&self, hash: &[u8], signature: &[u8]) -> bool {
         <&Hash>::try_from(hash).is_ok_and(|hash| self.verify(&run_message(hash), signature))

@@ -5,7 +5,7 @@ use custody_core::encoding::FieldHasher;
 use custody_core::entry::Entry;
 use custody_core::export::{Reader, Record, entry_line, key_line};
 use custody_core::key::{PrivateKey, fingerprint};
-use custody_core::token::{self, TokenKey};
+use custody_core::token::{Moment, Rules, Token, TokenKey, TokenPublicKey};
 use custody_core::verify::{ChainId, Head, KeyRecord, Verdict, Verifier};
 use ed25519_dalek::{Signer, SigningKey};
 use proptest::collection::vec;
@@ -370,10 +370,13 @@ proptest! {
             .join(".");
         let token = format!("{signed}.{}", Base64UrlUnpadded::encode_string(&key.sign(signed.as_bytes()).to_bytes()));
         let public_key = key.verifying_key().to_bytes().to_vec();
-        let token_key = TokenKey { public_key, audience: "clinic".into(), tenant_claim: "org".into() };
+        let public_key = TokenPublicKey::ed25519(&public_key).unwrap();
+        let rules = Rules { audience: "clinic".into(), tenant_claim: "org".into(), ..Rules::default() };
+        let token_key = TokenKey { public_key, rules };
 
-        prop_assert_eq!(token::key_id(&token).unwrap(), "k");
-        let read = token::verify(&token, &token_key, NOW).unwrap();
+        let token = Token::read(&token).unwrap();
+        prop_assert_eq!(token.key_id(), "k");
+        let read = token.verify(&token_key, &Moment { now: NOW, leeway: 0, role: "app" }).unwrap();
         prop_assert_eq!(read.tenant, number.map_or(tenant, |n| n.to_string()));
         prop_assert_eq!((read.subject, read.issued, read.expires), (sub, iat, exp));
         prop_assert_eq!(read.all, claims);
