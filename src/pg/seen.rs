@@ -9,8 +9,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::pg::layout::EPOCH;
-use crate::pg::scan::{self, Key};
-use crate::pg::{data, lane};
+use crate::pg::{data, lane, scan};
 
 /// Notes that a token of this key with this id was used, until a moment in seconds since 1970; false if it was noted before.
 ///
@@ -28,17 +27,43 @@ pub fn first_use(kid: &str, id: &str, until: i64) -> Result<bool> {
     unsafe {
         let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
         let lock = lane::TokenLock::take(number);
-        let known = scan::our_rows("token_seen", &[Key::Text(kid), Key::Text(id)], |_| Some(()))?;
-        if known.is_empty() {
+        let first = !is_known(relation, &columns);
+        if first {
             insert_frozen(relation, columns)?;
         }
         drop(lock);
         pg_sys::table_close(relation, pg_sys::NoLock as i32);
-        if known.is_empty() {
+        if first {
             // Else a crash could forget it, if this transaction does not commit.
             pg_sys::XLogFlush(pg_sys::XactLastRecEnd);
         }
-        Ok(known.is_empty())
+        Ok(first)
+    }
+}
+
+/// Whether there is a row of the first two columns.
+///
+/// SnapshotSelf, because an MVCC scan would take predicate locks under SERIALIZABLE: two different tokens whose rows lie on one page
+/// could then fail each other's transactions, and neither could be presented again.
+///
+/// # Safety
+/// The relation must be open, with two columns of text as its primary key, and these of that type.
+unsafe fn is_known(relation: pg_sys::Relation, columns: &[data::Nulled; 3]) -> bool {
+    // SAFETY: the caller promises it. The snapshot is static; the tuple is not kept beyond the scan.
+    unsafe {
+        let mut keys: [pg_sys::ScanKeyData; 2] = std::mem::zeroed();
+        for (n, (key, column)) in keys.iter_mut().zip(columns).enumerate() {
+            let value = column.unwrap_or(pg_sys::Datum::from(0));
+            let (equal, procedure) = (pg_sys::BTEqualStrategyNumber as u16, pg_sys::Oid::from(pg_sys::F_TEXTEQ));
+            pg_sys::ScanKeyInit(key, n as i16 + 1, equal, procedure, value);
+        }
+        let index = pg_sys::RelationGetPrimaryKeyIndex(relation);
+        let by_index = index != pg_sys::InvalidOid;
+        let snapshot = &raw mut pg_sys::SnapshotSelfData;
+        let scan = pg_sys::systable_beginscan(relation, index, by_index, snapshot, 2, keys.as_mut_ptr());
+        let known = !pg_sys::systable_getnext(scan).is_null();
+        pg_sys::systable_endscan(scan);
+        known
     }
 }
 

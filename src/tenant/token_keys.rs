@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use custody_core::token::jwks::{self, SetKey};
+use custody_core::token::jwks::{self, LONGEST_KID, SetKey};
 use custody_core::token::{Algorithm, TokenPublicKey};
 
 use crate::error::{Error, Result};
@@ -14,6 +14,9 @@ use crate::sql_functions;
 sql_functions! {
     custody_add_token_key, pg_finfo_custody_add_token_key => |call: &mut Call| {
         let kid = not_empty(call.required(0, "kid")?, "kid")?;
+        if kid.len() > LONGEST_KID {
+            return Err(Error::BadArgument { name: "kid", why: format!("must not be longer than {LONGEST_KID} bytes") });
+        }
         let public_key: Vec<u8> = call.required(1, "public_key")?;
         let algorithm: String = call.required(4, "algorithm")?;
         let not_before: TimestampWithTimeZone = call.required(5, "not_before")?;
@@ -206,6 +209,11 @@ fn load(name: &str, keys: &[SetKey], rules: &Rules, overlap: Interval) -> Result
         }
         let algorithm = key.as_ref().ok().map(|key| key.algorithm().name().to_owned());
         done.push(Done { kid: kid.clone(), algorithm, action, reason, not_after: None });
+    }
+    if current.is_empty() {
+        return Err(Error::BadKeySet {
+            why: "every kid in it that could be used belongs to another set or key".into(),
+        });
     }
     done.extend(retire(name, &current, overlap)?);
     Ok(done)

@@ -216,3 +216,43 @@ fn no_use_after_a_revocation_that_was_told() {
         assert!(reads > 6, "they did read before");
     }
 }
+
+/// What looking at the token costs a query, beside the same under an assumed tenant, which there is nothing to look at for:
+/// `cargo test --release -p custody-tests --test tokens -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement"]
+fn cost() {
+    let db = clinic();
+    let mut app = db.app();
+    const POINTS: &str =
+        "DO $$ BEGIN FOR i IN 1..200000 LOOP PERFORM 1 FROM clinic.patients WHERE id = 1; END LOOP; END $$";
+    db.superuser().batch("INSERT INTO clinic.patients SELECT 'a', i, 'x' FROM generate_series(10, 500000) i; VACUUM ANALYZE clinic.patients");
+    const SCAN: &str = "SELECT count(*) FROM clinic.patients WHERE name = 'y'";
+    for (what, sql, queries) in [("a point query", POINTS, 200_000.0), ("a scan of 500,000 rows", SCAN, 1.0)] {
+        let mut best = [f64::MAX; 2];
+        for _ in 0..7 {
+            for (n, best) in best.iter_mut().enumerate() {
+                app.batch("BEGIN");
+                match n {
+                    0 => app.batch("SELECT custody.assume_tenant('a')"),
+                    _ => present(&mut app, &token("EdDSA", "EdDSA", json!({}))).unwrap(),
+                }
+                let begun = Instant::now();
+                app.batch(sql);
+                *best = best.min(begun.elapsed().as_secs_f64() * 1e6 / queries);
+                app.batch("COMMIT");
+            }
+        }
+        println!("{what}: {:.2} us assumed, {:.2} us by token: {:.3}", best[0], best[1], best[1] / best[0]);
+    }
+    for algorithm in ALGORITHMS {
+        let text = token(algorithm, algorithm, json!({}));
+        app.batch("BEGIN");
+        let begun = Instant::now();
+        for _ in 0..1000 {
+            present(&mut app, &text).unwrap();
+        }
+        println!("authenticate, {algorithm}: {:.0} us, round trip included", begun.elapsed().as_secs_f64() * 1e3);
+        app.batch("COMMIT");
+    }
+}

@@ -151,6 +151,14 @@ fn sets_that_are_refused_change_nothing() {
         assert_eq!(error.code().code(), "UC070", "{error}");
         assert!(error.detail().is_some_and(|detail| detail.contains(why)), "{:?}", error.detail());
     }
+    s.rows("SELECT * FROM custody.load_token_keys($1, 'clinic', key_set => 'other')", &[&set(&[jwk("ES256", "o")])]);
+    let error = s
+        .0
+        .query("SELECT * FROM custody.load_token_keys($1, 'clinic', key_set => 'other')", &[&set(&[jwk("EdDSA", "k")])])
+        .unwrap_err();
+    assert_eq!(custody_tests::state(&error), "UC070", "another set's names alone");
+    s.batch("SELECT custody.remove_token_key('o')");
+    let entries = entries + 2;
     for (more, why) in [
         (", overlap => '-1 s'", "overlap"),
         (", key_set => ''", "key_set"),

@@ -120,6 +120,28 @@ fn of_many_at_once_exactly_one_wins() {
     );
 }
 
+/// Different tokens are no business of each other's, at any isolation level: what is noted of them is not read by transactions.
+#[test]
+fn different_tokens_do_not_fail_each_other() {
+    let db = once();
+    let barrier = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for me in 0..2 {
+            let (db, barrier) = (&db, &barrier);
+            scope.spawn(move || {
+                let mut app = db.app();
+                for round in 0..30 {
+                    app.batch("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1");
+                    barrier.wait();
+                    present(&mut app, &single(&format!("{me} {round}"))).unwrap();
+                    barrier.wait();
+                    app.batch("COMMIT");
+                }
+            });
+        }
+    });
+}
+
 /// A crash forgets nothing, though the transaction never ended.
 #[test]
 fn a_crash_does_not_give_a_token_back() {

@@ -178,6 +178,7 @@ fn the_rules_of_a_key() {
     );
     for (arguments, why) in [
         ("'\\x00', 'x'", "public_key"),
+        ("$1, 'x', kid => repeat('k', 257)", "kid"),
         ("$1, ''", "audience"),
         ("$1, 'x', tenant_claim => ''", "tenant_claim"),
         ("$1, 'x', issuer => ''", "issuer"),
@@ -187,7 +188,11 @@ fn the_rules_of_a_key() {
         ("$1, 'x', algorithm => 'RS256'", "public_key"),
         ("$1, 'x', algorithm => 'ES256'", "public_key"),
     ] {
-        let sql = format!("SELECT custody.add_token_key('bad', {arguments})").replace(
+        let arguments = match arguments.contains("kid") {
+            true => arguments.replacen("$1, 'x'", "public_key => $1, audience => 'x'", 1),
+            false => format!("'bad', {arguments}"),
+        };
+        let sql = format!("SELECT custody.add_token_key({arguments})").replace(
             "$1",
             &format!("decode('{}', 'hex')", "d19c2c9596c1d9fa524714b3cc2c4eb358c8cb87556035d7bdc63922bfa6277c"),
         );

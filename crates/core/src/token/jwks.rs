@@ -11,7 +11,7 @@ pub const MAX_LENGTH: usize = 1 << 20;
 /// The most keys in one.
 const MAX_KEYS: usize = 256;
 /// The longest `kid` that is kept, in bytes.
-const LONGEST_KID: usize = 256;
+pub const LONGEST_KID: usize = 256;
 
 /// One key of a set.
 #[derive(Debug, PartialEq)]
