@@ -1,4 +1,4 @@
-//! Hooks: a token that set the context is looked at again whenever a query starts, and whenever rows are asked of it.
+//! A hook: a token that set the context is looked at again whenever rows are asked of a query, for the first time or further ones.
 //!
 //! The functions that policies call would not be enough: an index scan calls them once, and a cursor goes on from there.
 
@@ -8,22 +8,19 @@ use crate::pg::guard::guard;
 use crate::pg::session;
 use crate::tenant::context;
 
-static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
 static mut PREVIOUS_RUN: pg_sys::ExecutorRun_hook_type = None;
 
-/// Installs the hooks before those already there.
+/// Installs the hook before those already there.
 pub fn install() {
     // SAFETY: called once, from _PG_init, in a process with one thread.
     unsafe {
-        PREVIOUS_START = pg_sys::ExecutorStart_hook;
-        pg_sys::ExecutorStart_hook = Some(start);
         PREVIOUS_RUN = pg_sys::ExecutorRun_hook;
         pg_sys::ExecutorRun_hook = Some(run);
     }
 }
 
 /// # Safety
-/// To be called with the query that PostgreSQL passed to a hook.
+/// To be called with the query that PostgreSQL passed to the hook.
 unsafe fn look(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the caller promises it; the guard is the whole body, with nothing to drop outside it.
     unsafe {
@@ -47,22 +44,6 @@ unsafe fn is_restricted(plan: *mut pg_sys::PlannedStmt) -> bool {
     }
 }
 
-unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
-    unsafe extern "C-unwind" {
-        #[link_name = "standard_ExecutorStart"]
-        fn standard(query: *mut pg_sys::QueryDesc, flags: i32);
-    }
-    // SAFETY: PostgreSQL passes a valid query; the hook before ours, or the standard one, is called exactly once, without pgrx's
-    // guard: an error goes straight through this frame, which owns nothing.
-    unsafe {
-        look(query);
-        match PREVIOUS_START {
-            Some(previous) => previous(query, flags),
-            None => standard(query, flags),
-        }
-    }
-}
-
 unsafe extern "C-unwind" fn run(
     query: *mut pg_sys::QueryDesc,
     direction: pg_sys::ScanDirection::Type,
@@ -73,7 +54,8 @@ unsafe extern "C-unwind" fn run(
         #[link_name = "standard_ExecutorRun"]
         fn standard(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64, once: bool);
     }
-    // SAFETY: as in `start`.
+    // SAFETY: PostgreSQL passes a valid query; the hook before ours, or the standard one, is called exactly once, without pgrx's
+    // guard: an error goes straight through this frame, which owns nothing.
     unsafe {
         look(query);
         match PREVIOUS_RUN {

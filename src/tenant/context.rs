@@ -101,7 +101,7 @@ pub fn is_by_token() -> bool {
     CURRENT.with_borrow(|context| context.as_ref().is_some_and(|context| context.token.is_some()))
 }
 
-/// A query starts or goes on. If it reads or writes tables under row-level security, the token of the context must still hold.
+/// Rows are asked of a query. If it reads or writes tables under row-level security, the token of the context must still hold.
 pub fn used(protected: impl FnOnce() -> bool) -> Result<()> {
     token::look_up();
     match current() {

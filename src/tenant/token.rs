@@ -1,8 +1,8 @@
 //! Tokens: setting the context from one, and whether it still holds, at each use of that context.
 //!
 //! A token ends when it expires, when its subject's tokens are revoked and when its key goes. The clock is read and other sessions'
-//! commits are taken in when a query starts and whenever rows are fetched from it (src/pg/use_hooks.rs); between those, a use
-//! costs a few comparisons, as the two tables are read again only after one of them changed.
+//! commits are taken in whenever rows are asked of a query (src/pg/use_hooks.rs); between those, a use costs a few comparisons, as
+//! the two tables are read again only after one of them changed.
 
 use std::cell::Cell;
 
