@@ -34,6 +34,7 @@ pub enum Error {
     TooLarge { bytes: usize },
     CannotPrepare,
     CannotCheckpoint { why: &'static str },
+    NoSuchSeverity { severity: String },
     NotVerified { summary: String, findings: String },
     NotStarted,
     AlreadyStarted,
@@ -211,6 +212,12 @@ impl Error {
                 "a transaction that starts an incarnation cannot be prepared".into(),
                 "Every other writer would wait until it is resolved.".into(),
                 "Commit it, and prepare the next one.".into(),
+            ),
+            Self::NoSuchSeverity { severity } => (
+                "UC041",
+                format!("there is no severity \"{severity}\""),
+                String::new(),
+                "The severities are critical, high, medium and low.".into(),
             ),
             Self::NotVerified { summary, findings } => (
                 "UC050",

@@ -7,6 +7,7 @@
 mod audit;
 mod error;
 mod evidence;
+mod gate;
 mod pg;
 mod posture;
 mod settings;

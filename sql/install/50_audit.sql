@@ -144,7 +144,7 @@ WITH wanted (relation, object, symbol) AS (
   UNION ALL
   -- The configuration is audited like any table.
   SELECT c.name, t.name, t.symbol
-  FROM pg_catalog.unnest(ARRAY['tenants', 'registered_table', 'audited_table', 'role_binding', 'assume_grant', 'token_key', 'token_revocation']) AS c (name)
+  FROM pg_catalog.unnest(ARRAY['tenants', 'registered_table', 'audited_table', 'role_binding', 'assume_grant', 'token_key', 'token_revocation', 'waiver']) AS c (name)
   CROSS JOIN (VALUES ('!custody_capture', 'custody_capture'), ('!custody_truncate', 'custody_capture_truncate')) AS t (name, symbol)
 ), state AS (
   SELECT w.object || ' on custody.' || w.relation AS object,

@@ -29,3 +29,35 @@ DROP FUNCTION custody.revoke_tokens(text);
 --@ 35_tokens.sql
 COMMENT ON FUNCTION custody.tenant() IS 'The tenant this transaction acts for, or NULL. Raises UC005 once the token that set it has expired, UC071 once it was revoked or its key is gone';
 COMMENT ON FUNCTION custody.authenticate(text) IS 'Sets the context of this transaction from a signed token (compact JWS; EdDSA, ES256 or RS256 as its key is; kid, aud and exp required; docs/tokens.md). Errors: UC004 a refused token, UC003 another context is set, UC002 the role is bound to another tenant, UC072 a token that holds once, on a standby. Pass the token as a bind parameter';
+-- The gate. Its configuration is audited and guarded like the rest.
+CREATE OR REPLACE VIEW custody.guard_gap AS
+WITH wanted (relation, object, symbol) AS (
+  VALUES ('entry', '!custody_append_only', 'custody_append_only'), ('entry', '!custody_foreign_only', 'custody_append_only')
+  UNION ALL
+  -- The configuration is audited like any table.
+  SELECT c.name, t.name, t.symbol
+  FROM pg_catalog.unnest(ARRAY['tenants', 'registered_table', 'audited_table', 'role_binding', 'assume_grant', 'token_key', 'token_revocation', 'waiver']) AS c (name)
+  CROSS JOIN (VALUES ('!custody_capture', 'custody_capture'), ('!custody_truncate', 'custody_capture_truncate')) AS t (name, symbol)
+), state AS (
+  SELECT w.object || ' on custody.' || w.relation AS object,
+         (SELECT t.tgenabled FROM pg_catalog.pg_trigger t JOIN custody.own_function f ON f.oid = t.tgfoid
+          WHERE t.tgrelid = pg_catalog.to_regclass('custody.' || w.relation) AND t.tgname = w.object AND f.prosrc = w.symbol AND t.tgqual IS NULL) AS enabled
+  FROM wanted w
+  UNION ALL
+  SELECT 'event trigger ' || n.name,
+         (SELECT t.evtenabled FROM pg_catalog.pg_event_trigger t JOIN custody.own_function f ON f.oid = t.evtfoid
+          WHERE t.evtname = n.name AND f.prosrc = n.symbol AND t.evttags IS NULL)
+  FROM (VALUES ('custody_ddl', 'custody_on_ddl'), ('custody_drop', 'custody_on_drop')) AS n (name, symbol)
+)
+SELECT s.object, CASE WHEN s.enabled IS NULL THEN 'missing or replaced' ELSE 'not enabled always' END AS problem
+FROM state s WHERE s.enabled IS DISTINCT FROM 'A'
+UNION ALL
+SELECT 'custody.entry', 'not the table that the extension made'
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                  AND d.objid = pg_catalog.to_regclass('custody.entry') AND d.deptype = 'e');
+
+DROP FUNCTION custody.coverage();
+DROP FUNCTION custody.unprotected_tables();
+DROP FUNCTION custody.assert_coverage(text);
+--@ 75_gate.sql
+--@ 76_report.sql

@@ -12,8 +12,16 @@ use crate::pg::session;
 use crate::tenant::registry;
 
 /// Tables of our own whose every change is an entry of the system chain.
-pub const CONFIGURATION: [&str; 7] =
-    ["tenants", "registered_table", "audited_table", "role_binding", "assume_grant", "token_key", "token_revocation"];
+pub const CONFIGURATION: [&str; 8] = [
+    "tenants",
+    "registered_table",
+    "audited_table",
+    "role_binding",
+    "assume_grant",
+    "token_key",
+    "token_revocation",
+    "waiver",
+];
 
 /// An audited table, or a partition of one.
 pub struct Table {

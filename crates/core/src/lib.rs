@@ -1,9 +1,10 @@
-//! The bytes of the log: what is hashed, what is signed, how it is verified, and how a token is read.
+//! The bytes of the log: what is hashed, what is signed, how it is verified, how a token is read, and how findings are reported.
 //!
 //! Nothing here knows PostgreSQL. `docs/format.md` is the specification; section numbers below are its own.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod coverage;
 pub mod encoding;
 pub mod entry;
 pub mod export;
