@@ -17,6 +17,7 @@ SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.loc
 
 .DELETE_ON_ERROR:
 .PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db test-drivers fuzz torture bench lint fmt stage clean help
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture bench mutants lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) $(UPGRADES) ## build the library and the install script
 
@@ -113,6 +114,10 @@ bench: $(STAGED) ## speed, side by side with unaudited tables and other audits: 
 	@tools/rivals "$(PG_CONFIG)" "$(STAGE)"
 	@cargo build --release --quiet --package custody-bench
 	@$(TARGET)/release/custody-bench --stage $(STAGE) --out $(TARGET)/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DURATION),--duration $(DURATION))
+
+mutants: $(STAGED) ## injected leaks: what coverage(), pgrls and splinter find of them, into docs/mutants.md; ONLY=own for one directory
+	@cargo build --release --quiet --package custody-tests --bin custody-mutants
+	@CUSTODY_STAGE=$(STAGE) $(TARGET)/release/custody-mutants $(ONLY)
 
 MINUTES ?= 5
 torture: $(STAGED) ## the storm for MINUTES (5): everything at once, crashes included; CUSTODY_SEED=n repeats its choices

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bouncer;
+pub mod mutants;
 pub mod replay;
 pub mod storm;
 
