@@ -18,7 +18,7 @@ CREATE TABLE custody.waiver (
 COMMENT ON TABLE custody.waiver IS 'Findings of custody.coverage() that somebody accepted, for a reason and until a day. Read custody.waivers()';
 COMMENT ON COLUMN custody.waiver.relation IS 'The table or view itself: another one that takes its name is not waived';
 COMMENT ON COLUMN custody.waiver.other IS 'The same for schemas, routines, roles, databases and publications, by oid: good in the database that incarnation names';
-COMMENT ON COLUMN custody.waiver.problems IS 'What was found when it was accepted: what is found beyond that is not waived';
+COMMENT ON COLUMN custody.waiver.problems IS 'What coverage() explained when it was accepted: what it explains otherwise is not waived';
 SELECT pg_catalog.pg_extension_config_dump('custody.waiver', '');
 GRANT SELECT ON custody.waiver TO custody_auditor;
 -- Audited like every table of the configuration.
@@ -35,7 +35,9 @@ SELECT f.id, f.severity, f.relid, f.schema, f.object, f.problem, f.consequence, 
                  -- Oids mean nothing in a database restored from a dump.
                  SELECT FROM custody.incarnation a, custody.incarnation b, custody.instance i
                  WHERE a.id = w.incarnation AND b.id = i.incarnation AND (a.system_identifier, a.database_oid) = (b.system_identifier, b.database_oid)) THEN 'replaced'
-            WHEN NOT f.problem = ANY (w.problems) OR pg_catalog.array_position(s.severities, f.severity) < pg_catalog.array_position(s.severities, w.severity) THEN 'changed'
+            -- Nothing that is NULL, or of no known severity, may pass as accepted.
+            WHEN NOT coalesce(pg_catalog.format('%s. %s', f.problem, f.consequence) = ANY (w.problems), false)
+              OR coalesce(pg_catalog.array_position(s.severities, f.severity), 0) < pg_catalog.array_position(s.severities, w.severity) THEN 'changed'
             WHEN w.expires <= pg_catalog.now() THEN 'expired'
             ELSE 'waived' END AS waiver,
        w.reason, w.waived_by, w.waived_at, w.expires
@@ -66,7 +68,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   ) s ON s.id = w.finding AND s.object = w.object
   ORDER BY w.finding COLLATE "C", w.object COLLATE "C"
 $$;
-COMMENT ON FUNCTION custody.waivers() IS 'Every waiver and what has become of it. waived: it counts. expired: it no longer does. changed: what is found now is not, or is worse than, what was accepted. replaced: the name belongs to another object now. stale: nothing is found that it would be for; remove it';
+COMMENT ON FUNCTION custody.waivers() IS 'Every waiver and what has become of it. waived: it counts. expired: it no longer does. changed: what is found now differs from what was accepted. replaced: the name belongs to another object now. stale: nothing is found that it would be for; remove it';
 
 CREATE FUNCTION custody.waive(finding text, object text, reason text, expires timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -85,7 +87,7 @@ BEGIN
       HINT = 'SELECT custody.waive(''CU011'', ''public.invoices'', ''invoice numbers are public'', now() + ''90 days'').';
   END IF;
   SELECT (array_agg(f.severity ORDER BY array_position(ARRAY['critical', 'high', 'medium', 'low'], f.severity)))[1] AS severity,
-         array_agg(f.problem ORDER BY f.problem COLLATE "C") AS problems, min(f.relid) AS relid, min(f.other) AS other
+         array_agg(format('%s. %s', f.problem, f.consequence) ORDER BY f.problem COLLATE "C", f.consequence COLLATE "C") AS problems, min(f.relid) AS relid, min(f.other) AS other
   INTO what
   FROM custody.judged_finding f WHERE f.id = waive.finding AND f.object = waive.object
   HAVING count(*) > 0;
@@ -101,7 +103,7 @@ BEGIN
   SET relation = excluded.relation, other = excluded.other, incarnation = excluded.incarnation, severity = excluded.severity, problems = excluded.problems,
       reason = excluded.reason, waived_by = excluded.waived_by, waived_at = excluded.waived_at, expires = excluded.expires;
 END $$;
-COMMENT ON FUNCTION custody.waive(text, text, text, timestamptz) IS 'Accepts what custody.coverage() finds today of this object under this id, until a moment at most 366 days away. What is found of it beyond that, or worse, or of another object of this name, is not waived. Again: renews it for what is found then. Errors: UC042 there is no such finding, UC013';
+COMMENT ON FUNCTION custody.waive(text, text, text, timestamptz) IS 'Accepts what custody.coverage() finds today of this object under this id, until a moment at most 366 days away. What is explained otherwise later (another policy expression, a further grant), is worse, or is of another object of this name, is not waived. Again: renews it for what is found then. Errors: UC042 there is no such finding, UC013';
 
 CREATE FUNCTION custody.unwaive(finding text, object text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -155,8 +157,8 @@ BEGIN
                           CASE f.waiver WHEN 'expired' THEN format(' Its waiver expired at %s.', f.expires)
                             WHEN 'changed' THEN ' Its waiver was for less than this.' WHEN 'replaced' THEN ' The waiver of this name was for another object.' ELSE '' END), '[[:cntrl:]]', ' ', 'g')
                    ORDER BY array_position(severities, f.severity), f.id COLLATE "C", f.schema, f.object COLLATE "C", f.problem COLLATE "C")
-           FILTER (WHERE f.waiver IS DISTINCT FROM 'waived' AND f.severity = ANY (severities[:worst])),
-         count(*) FILTER (WHERE f.waiver IS DISTINCT FROM 'waived' AND NOT f.severity = ANY (severities[:worst])),
+           FILTER (WHERE f.waiver IS DISTINCT FROM 'waived' AND NOT f.severity = ANY (severities[worst + 1:])),
+         count(*) FILTER (WHERE f.waiver IS DISTINCT FROM 'waived' AND f.severity = ANY (severities[worst + 1:])),
          string_agg(regexp_replace(format('%s %s %s, until %s by %s: %s', f.severity, f.id, f.object, f.expires, f.waived_by, f.reason), '[[:cntrl:]]', ' ', 'g'), E'\n' ORDER BY f.id COLLATE "C", f.object COLLATE "C", f.problem COLLATE "C")
            FILTER (WHERE f.waiver = 'waived')
   INTO lines, lesser, waived FROM f;

@@ -146,6 +146,17 @@ fn a_waiver_does_not_pass_to_another_object_or_a_worse_finding() {
         assert!(waivers(&mut s).contains(&format!("{id} {object} replaced")), "{:?}", waivers(&mut s));
         s.rows("SELECT custody.unwaive($1, $2)", &[&id, &object]);
     }
+    // What was accepted of a table that nobody may read is not accepted of one that somebody may; nor a policy, rewritten.
+    s.batch("CREATE TABLE b (tenant_id text NOT NULL PRIMARY KEY)");
+    waive(&mut s, "CU001", "public.b");
+    s.batch(&format!("GRANT SELECT ON b TO {app}"));
+    assert_eq!(waivers(&mut s), ["CU001 public.b changed"]);
+    assert!(open(&mut s).contains("CU001 public.b"));
+    s.batch("SELECT custody.unwaive('CU001', 'public.b'); ALTER TABLE b ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY p ON b USING (length(current_user) = 0)");
+    waive(&mut s, "CU005", "public.b");
+    s.batch("ALTER POLICY p ON b USING (true)");
+    assert_eq!(waivers(&mut s), ["CU005 public.b changed"]);
+    s.batch("SELECT custody.unwaive('CU005', 'public.b'); DROP TABLE b");
     // A further problem of the same kind, and the same one grown worse.
     s.batch("ALTER TABLE a ADD UNIQUE (name)");
     waive(&mut s, "CU011", "public.a");
