@@ -35,6 +35,8 @@ pub enum Error {
     CannotPrepare,
     CannotCheckpoint { why: &'static str },
     NoSuchSeverity { severity: String },
+    CannotProbe { table: String, why: String, hint: String },
+    ProbeRefused { table: String, why: String, hint: String },
     NotVerified { summary: String, findings: String },
     NotStarted,
     AlreadyStarted,
@@ -219,6 +221,8 @@ impl Error {
                 String::new(),
                 "The severities are critical, high, medium and low.".into(),
             ),
+            Self::CannotProbe { table, why, hint } => ("UC045", format!("{table} cannot be probed"), why, hint),
+            Self::ProbeRefused { table, why, hint } => ("UC046", format!("you may not probe {table}"), why, hint),
             Self::NotVerified { summary, findings } => (
                 "UC050",
                 format!("the log is not valid: {summary}"),

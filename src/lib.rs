@@ -1,7 +1,8 @@
 //! pg_custody: tenant isolation, and an append-only, hash-chained, signed audit log, in PostgreSQL.
 //!
 //! Rooms: `tenant` (for whom a transaction acts, and the tables that are kept apart), `audit` (what is recorded, and how it
-//! gets into the log), `evidence` (what others can hold against it), `verify` (whether the log is whole), `pg` (all that is unsafe). The bytes are made in `crates/core`.
+//! gets into the log), `verify` (whether the log is whole), `evidence` (what others can hold against it), `gate` (what pipelines ask),
+//! `probe` (whether the isolation holds, by attempt), `posture` (what is in force), `pg` (all that is unsafe). The bytes are made in `crates/core`.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod audit;
@@ -10,6 +11,7 @@ mod evidence;
 mod gate;
 mod pg;
 mod posture;
+mod probe;
 mod settings;
 mod tenant;
 mod verify;
@@ -27,4 +29,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::hooks::install();
     pg::worker::register();
     pg::use_hooks::install();
+    pg::merge::install();
 }

@@ -61,3 +61,4 @@ DROP FUNCTION custody.unprotected_tables();
 DROP FUNCTION custody.assert_coverage(text);
 --@ 75_gate.sql
 --@ 76_report.sql
+--@ 77_probe.sql

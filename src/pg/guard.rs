@@ -54,7 +54,7 @@ pub unsafe fn guard<T>(body: impl FnOnce() -> Result<T>) -> T {
 }
 
 /// An error of ours that pgrx caught, with the SQLSTATE it had.
-fn ours(payload: &(dyn Any + Send)) -> Option<Report> {
+pub fn ours(payload: &(dyn Any + Send)) -> Option<Report> {
     let Some(CaughtError::PostgresError(caught)) = payload.downcast_ref::<CaughtError>() else { return None };
     let sqlstate = RAISED.with_borrow(|r| r.as_ref().filter(|r| r.0 == caught.message()).map(|r| r.1))?;
     Some(Report {

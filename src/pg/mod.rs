@@ -1,6 +1,7 @@
 //! The only place that speaks to PostgreSQL's C side. What it offers is safe to call; why is said at each block.
 
 pub mod append;
+pub mod attempt;
 pub mod call;
 pub mod context_setting;
 pub mod data;
@@ -9,6 +10,7 @@ pub mod hooks;
 pub mod lane;
 pub mod layout;
 pub mod leftover;
+pub mod merge;
 pub mod pages;
 pub mod row;
 pub mod scan;

@@ -225,6 +225,32 @@ fn bound_elsewhere(tenant: &str) -> Error {
     Error::BoundElsewhere { tenant: tenant.to_owned(), role: session::role_name(session::session_role()) }
 }
 
+/// Whether the session's role is bound to a tenant, so that it is never without a context.
+pub fn is_bound() -> Result<bool> {
+    Ok(bound()?.is_some())
+}
+
+/// Runs `work` for a tenant, or for none, whatever the transaction acts for; nothing that it calls can set another context.
+///
+/// For `custody.probe` alone, within a subtransaction that is rolled back: with that the setting is again what it was.
+pub fn lent<T>(tenant: Option<&str>, work: impl FnOnce() -> T) -> T {
+    struct Back(Option<String>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            SET.set(self.0.take());
+        }
+    }
+    let text = tenant.map_or_else(String::new, |t| json!({ "tenant": t }).to_string());
+    let _back = Back(SET.replace(Some(text.clone())));
+    context_setting::set(&text);
+    work()
+}
+
+/// Whether a transaction that acts for a tenant refuses to act for another, tried as the application would. See `lent`.
+pub fn refuses_another(tenant: &str) -> bool {
+    matches!(is_new(&json!({ "tenant": tenant })), Err(Error::OtherContext { .. }))
+}
+
 /// Whether this transaction was not set to act for this context yet. To have been set for another is an error.
 pub fn is_new(context: &Value) -> Result<bool> {
     let Some(before) = SET.with_borrow(Clone::clone) else { return Ok(true) };

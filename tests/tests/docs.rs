@@ -31,3 +31,16 @@ fn the_readme_runs() {
     superuser.assert_valid();
     assert_eq!(superuser.count("custody.log WHERE table_name = 'patients' AND tenant <> ''"), 2);
 }
+
+#[test]
+fn the_page_on_probing_runs() {
+    let db = Db::new();
+    let mut superuser = db.superuser();
+    let text = include_str!("../../docs/probe.md");
+    for block in text.split("```sql\n").skip(1).filter_map(|b| b.split("```").next()) {
+        superuser.batch(block);
+    }
+    let summary: String = superuser.one("SELECT outcome FROM custody.probe('ward.beds') WHERE attempt = 'summary'");
+    assert_eq!(summary, "passed");
+    superuser.assert_valid();
+}

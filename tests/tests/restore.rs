@@ -104,6 +104,8 @@ fn a_promoted_standby_starts_a_life_of_its_own() {
     let standby = Cluster::existing(&installation, &dir);
     standby.start().unwrap();
     let mut b = Session(standby.connect("postgres", SUPERUSER).unwrap());
+    // Nor can it be probed, which is to attempt writes.
+    assert_eq!(b.fails("SELECT custody.probe('pg_class')"), "UC045");
     // A standby can be verified, and writes nothing.
     b.assert_valid();
     b.batch("SELECT pg_promote()");

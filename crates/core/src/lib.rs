@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod candidate;
 pub mod coverage;
 pub mod encoding;
 pub mod entry;
