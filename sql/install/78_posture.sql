@@ -133,9 +133,6 @@ UNION ALL
 -- What later versions bring; a row goes when its function or table is there.
 SELECT b.id, b.promise, b.state, b.cause || ': not built in this version', b.remedy
 FROM (VALUES
-  ('no-verifications', 'A3', 'weakened', 'nothing here knows when the log was last verified', 'verifications', 'run custody.assert_verified(pin, heads) every night, from outside'),
-  ('no-checkpoints', 'A3', 'weakened', 'checkpoints, anchors and witnesses', 'checkpoints', 'keep SELECT jsonb_agg(h) FROM custody.heads() h elsewhere, and give it to custody.verify(heads)'),
-  ('no-checkpoints', 'A5', 'weakened', 'checkpoints, which would show offline that an export is complete', 'checkpoints', 'keep custody.heads() with the export'),
   ('no-erase', 'A6', 'not in force', 'erasing personal data from the log', 'erase', 'custody.audit(…, exclude => …) or redact what must not stay'),
   ('no-reconcile', 'A7', 'not in force', 'holding tables against their log', 'reconcile', 'custody.history() shows single rows'))
   AS b (id, promise, state, cause, wanted, remedy)
@@ -186,6 +183,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $
 DECLARE
   part record;
   mode text;
+  verdict text;
+  moment timestamptz;
 BEGIN
   FOR part IN SELECT * FROM (VALUES
     ('custody.posture_isolation', ARRAY['I1', 'I2', 'I3', 'I4', 'I5', 'A1']),
@@ -199,6 +198,32 @@ BEGIN
                    FROM unnest(part.promises) p;
     END;
   END LOOP;
+  -- How fresh the evidence is. By name, as it may not be there.
+  BEGIN
+    mode := 'not built in this version';
+    IF to_regclass('custody.checkpoints') IS NOT NULL THEN
+      EXECUTE 'SELECT max(c.at) FROM custody.checkpoints c JOIN custody.instance i ON i.incarnation = c.incarnation' INTO moment;
+      mode := CASE WHEN moment > now() - interval '2 days' THEN NULL ELSE 'none of this incarnation in the last two days' END;
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    mode := SQLERRM;
+  END;
+  RETURN QUERY SELECT 'no-checkpoints', p, 'weakened', 'checkpoints, which show outside that nothing was cut off or left out: ' || mode,
+                      'CALL custody.checkpoint() and keep the note elsewhere; where that is not built, keep SELECT jsonb_agg(h) FROM custody.heads() h'
+               FROM unnest(ARRAY['A3', 'A5']) p WHERE mode IS NOT NULL;
+  BEGIN
+    mode := 'this version does not record when the log was verified';
+    IF to_regclass('custody.verifications') IS NOT NULL THEN
+      moment := NULL;
+      EXECUTE 'SELECT v.verdict, v.finished_at FROM custody.verifications v ORDER BY v.finished_at DESC LIMIT 1' INTO verdict, moment;
+      mode := CASE WHEN moment > now() - interval '2 days' THEN NULL ELSE 'the log was not verified in the last two days' END;
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    mode := SQLERRM;
+  END;
+  RETURN QUERY SELECT 'no-verifications', 'A3', 'weakened', mode, 'verify every night: custody.assert_verified(pin, heads) from outside, or custody.run_verification() where that is built' WHERE mode IS NOT NULL;
+  RETURN QUERY SELECT 'log-invalid', 'A3', 'not in force', format('the last verification, of %s, found the log %s', moment, verdict), 'SELECT * FROM custody.verify()' WHERE verdict NOT IN ('valid', 'empty');
+  mode := NULL;
   IF to_regprocedure('custody.guard_mode()') IS NULL THEN
     RETURN QUERY SELECT 'guard-off', 'I5', 'weakened', 'the guard, which would refuse tables without isolation: not built in this version', 'SELECT custody.assert_coverage() in the pipeline';
   ELSE
