@@ -38,7 +38,8 @@ pub struct TokenLock(pg_sys::LOCKTAG);
 impl TokenLock {
     /// Takes the lock of a token. Two tokens may share one.
     pub fn take(number: u32) -> Self {
-        let tag = tag(2, number);
+        // Far from the kinds that are one lock each.
+        let tag = tag(100, number);
         // SAFETY: as above.
         unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
         Self(tag)
