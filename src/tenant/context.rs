@@ -253,7 +253,11 @@ pub fn refuses_another(tenant: &str) -> bool {
 
 /// Whether this transaction was not set to act for this context yet. To have been set for another is an error.
 pub fn is_new(context: &Value) -> Result<bool> {
-    let Some(before) = SET.with_borrow(Clone::clone) else { return Ok(true) };
+    let Some(before) = SET.with_borrow(Clone::clone) else {
+        // Before anything else: a token that holds once must not be spent on a connection that is refused.
+        leftover::refuse()?;
+        return Ok(true);
+    };
     let wanted = context.to_string();
     if before == wanted {
         return Ok(false);
@@ -269,9 +273,6 @@ pub fn is_new(context: &Value) -> Result<bool> {
 /// Sets the context of this transaction, once: `is_new` was asked before.
 pub fn set(context: &Value, tenant: &str) -> Result<()> {
     let text = context.to_string();
-    if !was_set() {
-        leftover::refuse()?;
-    }
     context_setting::set(&text);
     SET.set(Some(text));
     if !session::in_transaction_block() {
