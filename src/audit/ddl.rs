@@ -161,6 +161,10 @@ fn follow_renames() -> Result<()> {
           AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0
         JOIN pg_catalog.pg_attribute a ON a.attrelid = p.polrelid AND a.attnum = d.refobjsubid
         WHERE p.polrelid = r.target AND p.polname = 'custody_floor' AND r.kind = 'protected' AND a.attname <> r.tenant_column
+          -- A floor that was altered to test more than one column says nothing of a name.
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute o WHERE o.attrelid = r.target AND o.attname = r.tenant_column AND o.attnum > 0 AND NOT o.attisdropped)
+          AND 1 = (SELECT pg_catalog.count(DISTINCT e.refobjsubid) FROM pg_catalog.pg_depend e
+                   WHERE e.classid = d.classid AND e.objid = d.objid AND e.refclassid = d.refclassid AND e.refobjid = d.refobjid AND e.refobjsubid > 0)
         RETURNING 1";
     if !spi::rows_now(RENAMED, &[], |_| Ok(()))?.is_empty() {
         table::forget(0);

@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod attempt;
+pub mod body;
 pub mod call;
 pub mod context_setting;
 pub mod data;

@@ -10,9 +10,11 @@ CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant
 CREATE SCHEMA elsewhere;
 CREATE TABLE elsewhere."Odd ""name""" (tenant_id text NOT NULL);
 -- case: CU001 clinic.notes_1
+-- with: CU001 clinic.notes, CU006 clinic.notes
 CREATE TABLE clinic.notes (id int) PARTITION BY LIST (id);
 CREATE TABLE clinic.notes_1 PARTITION OF clinic.notes FOR VALUES IN (1);
 -- case: CU001 clinic.patients
+-- with: CU008 clinic.patients
 ALTER TABLE clinic.patients DISABLE ROW LEVEL SECURITY;
 DROP POLICY custody_tenant ON clinic.patients;
 DROP POLICY custody_floor ON clinic.patients;
@@ -44,7 +46,7 @@ CREATE POLICY positive ON clinic.visits TO custody_app USING (amount >= 0);
 CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
 ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY itself ON clinic.visits USING (tenant_id = tenant_id);
--- case: CU005 clinic.visits
+-- case: CU037 clinic.visits
 CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
 ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY writes_anything ON clinic.visits TO clinic_app USING (tenant_id = custody.tenant()) WITH CHECK (true);
@@ -68,6 +70,7 @@ CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant
 ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY staff ON clinic.visits TO clinic_staff USING (id > 0);
 -- case: CU006 clinic.notes
+-- with: CU001 clinic.notes
 CREATE TABLE clinic.notes (id int PRIMARY KEY, body text);
 -- case: CU006 clinic.notes
 CREATE TABLE clinic.notes (id int PRIMARY KEY, author text);
@@ -85,9 +88,11 @@ ALTER POLICY custody_floor ON clinic.patients WITH CHECK (tenant_id = custody.te
 -- case: CU008 clinic.patients
 ALTER POLICY custody_floor ON clinic.patients TO clinic_app;
 -- case: CU008 clinic.patients
+-- with: CU013 clinic.patients
 DROP POLICY custody_floor ON clinic.patients;
 CREATE POLICY custody_floor ON clinic.patients USING (tenant_id = custody.tenant());
 -- case: CU008 clinic.patients
+-- with: CU013 clinic.patients
 DROP POLICY custody_floor ON clinic.patients;
 CREATE POLICY custody_floor ON clinic.patients AS RESTRICTIVE FOR SELECT USING (tenant_id = custody.tenant());
 -- case: CU009 clinic.patients
@@ -110,10 +115,12 @@ SELECT custody.protect('clinic.stays');
 CREATE TABLE clinic.visits (tenant_id text NOT NULL, id uuid PRIMARY KEY);
 SELECT custody.protect('clinic.visits');
 -- case: CU012 clinic.visits
+-- with: CU011 clinic.patients
 ALTER TABLE clinic.patients ADD UNIQUE (id);
 CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, patient int REFERENCES clinic.patients (id) ON DELETE CASCADE, PRIMARY KEY (tenant_id, id));
 SELECT custody.protect('clinic.visits');
 -- case: CU012 clinic.visits
+-- with: CU011 clinic.patients
 -- The tenant column is there, but refers to something else.
 ALTER TABLE clinic.patients ADD UNIQUE (name, id);
 CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, patient int, PRIMARY KEY (tenant_id, id),
@@ -141,6 +148,7 @@ CREATE ROLE clinic_ops;
 GRANT clinic_root TO clinic_ops;
 GRANT clinic_ops TO clinic_app;
 -- case: CU021 clinic_app
+-- with: CU020 clinic_root
 CREATE ROLE clinic_root BYPASSRLS IN ROLE custody_app;
 ALTER ROLE clinic_app NOINHERIT;
 GRANT clinic_root TO clinic_app;
@@ -155,6 +163,7 @@ GRANT TRUNCATE ON clinic.patients TO clinic_app;
 -- case: CU023 clinic.codes
 GRANT TRUNCATE ON clinic.codes TO PUBLIC;
 -- case: CU023 clinic.patients
+-- with: CU024 clinic.patients
 CREATE ROLE clinic_staff;
 GRANT clinic_staff TO clinic_app;
 GRANT ALL ON clinic.patients TO clinic_staff;
@@ -246,6 +255,7 @@ CREATE TABLE clinic.outpatients (ward text) INHERITS (clinic.patients);
 CREATE FUNCTION clinic.find(text) RETURNS SETOF clinic.patients LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM clinic.patients WHERE name = $1 $$;
 -- case: CU033 clinic.tidy()
+-- with: CU001 clinic.visits
 CREATE ROLE clinic_owner;
 GRANT USAGE, CREATE ON SCHEMA clinic TO clinic_owner;
 CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
@@ -265,6 +275,221 @@ CREATE FUNCTION clinic.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN
 CREATE TRIGGER "!a" AFTER UPDATE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.touch();
 -- case: CU036 clinic.patients
 CREATE RULE keep AS ON DELETE TO clinic.patients DO INSTEAD NOTHING;
+
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (tenant_id IS NOT NULL);
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (tenant_id <> 'x');
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (tenant_id LIKE current_setting('app.tenant') || '%');
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (tenant_id = coalesce(current_setting('app.tenant', true), tenant_id));
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (CASE WHEN current_setting('app.tenant', true) = '' THEN true ELSE tenant_id = current_setting('app.tenant', true) END);
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (current_setting('app.tenant', true) IS NULL OR tenant_id = current_setting('app.tenant', true));
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (tenant_id = custody.tenant() OR current_setting('app.is_admin', true) = 'on');
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (tenant_id = custody.tenant() OR id > 0);
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (lower(tenant_id) = lower(current_setting('app.tenant')));
+-- case: CU005 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY open ON clinic.visits USING (EXISTS (SELECT 1 FROM clinic.patients p WHERE p.tenant_id = p.tenant_id));
+-- case: CU014 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.may_see(text) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN RETURN true; END';
+CREATE POLICY asks ON clinic.visits USING (clinic.may_see(tenant_id));
+-- case: CU014 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY digest ON clinic.visits USING (md5(tenant_id) = current_setting('app.tenant_digest'));
+-- case: CU015 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY support ON clinic.visits USING (tenant_id = custody.tenant() OR custody.claims() ->> 'role' = 'support');
+-- case: CU015 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY support ON clinic.visits USING (tenant_id = custody.tenant() OR pg_has_role(current_user, 'pg_monitor', 'member'));
+-- case: CU016 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = current_setting('app.tenant', true));
+-- case: CU016 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+-- Through a function whose body is text.
+CREATE FUNCTION clinic.ctx() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant', true) $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+-- case: CU017 clinic.members
+-- with: CU001 clinic.members
+CREATE TABLE clinic.members (tenant_id text NOT NULL, login text NOT NULL, PRIMARY KEY (tenant_id, login));
+GRANT SELECT, INSERT ON clinic.members TO clinic_app;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id IN (SELECT m.tenant_id FROM clinic.members m WHERE m.login = current_user));
+-- case: CU017 clinic.members
+-- with: CU001 clinic.members
+CREATE TABLE clinic.members (tenant_id text NOT NULL, login text NOT NULL, PRIMARY KEY (tenant_id, login));
+GRANT SELECT, INSERT ON clinic.members TO clinic_app;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+-- Through functions.
+CREATE FUNCTION clinic.mine(of text) RETURNS boolean LANGUAGE sql STABLE RETURN EXISTS (SELECT 1 FROM clinic.members m WHERE m.tenant_id = of AND m.login = current_user);
+CREATE POLICY own ON clinic.visits USING (clinic.mine(tenant_id));
+-- case: CU017 clinic.members
+-- with: CU001 clinic.members, CU014 clinic.visits
+CREATE TABLE clinic.members (tenant_id text NOT NULL, login text NOT NULL, PRIMARY KEY (tenant_id, login));
+GRANT SELECT, INSERT ON clinic.members TO clinic_app;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.mine(of text) RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ BEGIN RETURN EXISTS (SELECT 1 FROM clinic.members m WHERE m.tenant_id = of AND m.login = session_user); END $$;
+CREATE POLICY own ON clinic.visits USING (clinic.mine(tenant_id));
+-- case: CU018 clinic.mine(text)
+-- with: CU001 clinic.members, CU014 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE TABLE clinic.members (tenant_id text NOT NULL, login text NOT NULL);
+CREATE FUNCTION clinic.mine(of text) RETURNS boolean LANGUAGE plpgsql STABLE
+AS $$ BEGIN RETURN EXISTS (SELECT 1 FROM members m WHERE m.tenant_id = of AND m.login = session_user); END $$;
+CREATE POLICY own ON clinic.visits USING (clinic.mine(tenant_id));
+-- case: CU018 clinic.mine(text)
+-- with: CU001 clinic.members, CU014 clinic.visits
+SET LOCAL search_path = clinic, pg_catalog;
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+-- A search_path that leaves pg_temp where it is: first.
+CREATE TABLE clinic.members (tenant_id text NOT NULL, login text NOT NULL);
+CREATE FUNCTION clinic.mine(of text) RETURNS boolean LANGUAGE sql STABLE SET search_path = clinic
+AS $$ SELECT EXISTS (SELECT 1 FROM members m WHERE m.tenant_id = of AND m.login = session_user) $$;
+CREATE POLICY own ON clinic.visits USING (clinic.mine(tenant_id));
+-- case: CU019 clinic.ctx()
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.ctx() RETURNS text LANGUAGE sql AS $$ SELECT current_setting('app.tenant', true) $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+-- case: CU019 clinic.ctx()
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.ctx() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT current_setting('app.tenant', true) $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+-- case: CU037 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY writes ON clinic.visits FOR INSERT WITH CHECK (id > 0);
+CREATE POLICY reads ON clinic.visits FOR SELECT USING (tenant_id = custody.tenant());
+-- case: CU038 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = coalesce(current_setting('app.tenant', true), 'northgate'));
+-- case: CU038 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant() OR tenant_id = 'demo');
+-- case: CU038 clinic_app
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = current_setting('app.tenant'));
+ALTER ROLE clinic_app SET app.tenant = 'northgate';
+-- case: CU038 ALL
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = current_setting('app.tenant'));
+ALTER ROLE ALL SET app.tenant = 'northgate';
+-- case: CU039 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = current_setting('request.jwt.claims', true)::jsonb -> 'user_metadata' ->> 'tenant');
+-- case: CU007 clinic.notes
+-- Critical: a policy admits such rows.
+CREATE TABLE clinic.notes (tenant_id text, id int);
+ALTER TABLE clinic.notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.notes USING (tenant_id = custody.tenant() OR tenant_id IS NULL);
+-- case: CU049 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+GRANT SELECT, UPDATE ON clinic.visits TO clinic_app;
+-- case: CU052 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits FOR SELECT USING (tenant_id = custody.tenant());
+GRANT SELECT, DELETE ON clinic.visits TO clinic_app;
+-- case: CU048 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int GENERATED ALWAYS AS IDENTITY, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('clinic.visits');
+GRANT SELECT, INSERT ON clinic.visits TO clinic_app;
+-- case: CU040 clinic_owner
+CREATE ROLE clinic_owner LOGIN BYPASSRLS;
+ALTER ROLE clinic_owner SET role = 'clinic_app';
+-- case: CU041 clinic_owner
+CREATE ROLE clinic_owner;
+ALTER DEFAULT PRIVILEGES FOR ROLE clinic_owner IN SCHEMA clinic GRANT SELECT, INSERT ON TABLES TO clinic_app;
+-- case: CU042 pg_catalog.pg_statistic
+GRANT SELECT ON pg_catalog.pg_statistic TO clinic_app;
+-- case: CU042 pg_catalog.pg_statistic_ext_data
+GRANT SELECT (stxdmcv) ON pg_catalog.pg_statistic_ext_data TO clinic_app;
+-- case: CU042 pg_catalog.pg_authid
+GRANT SELECT ON pg_catalog.pg_authid TO PUBLIC;
+-- case: CU043 everything
+CREATE PUBLICATION everything FOR ALL TABLES;
+-- case: CU043 of_schema
+CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA clinic;
+-- case: CU043 patients
+CREATE PUBLICATION patients FOR TABLE clinic.patients;
+-- case: CU044 large objects of clinic_app
+SELECT lo_create(4711);
+ALTER LARGE OBJECT 4711 OWNER TO clinic_app;
+-- case: CU044 large objects of PUBLIC
+SELECT lo_create(4712);
+GRANT SELECT ON LARGE OBJECT 4712 TO PUBLIC;
+-- case: CU044 lo_compat_privileges
+SET LOCAL lo_compat_privileges = on;
+-- case: CU045 dblink
+CREATE EXTENSION dblink;
+-- case: CU046 nowhere
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+CREATE USER MAPPING FOR PUBLIC SERVER nowhere;
+-- case: CU046 nowhere
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+GRANT USAGE ON FOREIGN SERVER nowhere TO clinic_app;
+-- case: CU047 clinic.tell(text)
+CREATE FUNCTION clinic.tell(text) RETURNS boolean LANGUAGE plpgsql LEAKPROOF AS 'BEGIN RAISE NOTICE ''%'', $1; RETURN true; END';
+-- case: CU053 clinic_app
+ALTER ROLE clinic_app CREATEDB;
+-- case: CU054 clinic.patients
+CREATE FUNCTION clinic.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER note AFTER INSERT ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.note();
+-- case: CU055 pg_read_file(text)
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO clinic_app;
+-- case: CU026 clinic_app
+-- Low.
+GRANT pg_checkpoint TO clinic_app;
 
 -- control: base
 SELECT 1;
@@ -433,3 +658,69 @@ CREATE TEMP TABLE scratch (id int PRIMARY KEY);
 CREATE ROLE clinic_group IN ROLE custody_app;
 CREATE ROLE clinic_login LOGIN IN ROLE clinic_group;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clinic.patients TO clinic_group;
+-- control: hand-written, with the empty setting taken for none
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = (SELECT nullif(current_setting('app.tenant', true), '')));
+-- control: hand-written, and more
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = current_setting('app.tenant') AND id > 0 AND (id < 10 OR tenant_id <> 'x'));
+-- control: hand-written, of several tenants
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = ANY (string_to_array(current_setting('app.tenants', true), ',')));
+-- control: hand-written, by a function
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.ctx() RETURNS text LANGUAGE sql STABLE AS $$ SELECT nullif(current_setting('app.tenant', true), '') $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = (SELECT clinic.ctx()));
+-- control: hand-written, by a function that is not looked into
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.ctx() RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN current_setting(''app.tenant'', true); END';
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+-- control: hand-written, by a protected table of members
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE TABLE clinic.members (tenant_id text, login text, PRIMARY KEY (tenant_id, login));
+SELECT custody.protect('clinic.members');
+GRANT SELECT, INSERT ON clinic.members TO clinic_app;
+CREATE POLICY own ON clinic.visits USING (tenant_id = ANY (ARRAY(SELECT m.tenant_id FROM clinic.members m)));
+-- control: hand-written, by a table of members that is only read
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE TABLE clinic.members (login text PRIMARY KEY, tenant text);
+SELECT custody.register_shared('clinic.members', 'who is whose');
+GRANT SELECT ON clinic.members TO clinic_app;
+CREATE POLICY own ON clinic.visits USING (EXISTS (SELECT 1 FROM clinic.members m WHERE m.tenant = visits.tenant_id AND m.login = session_user));
+-- control: a check that says more than the policy
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant()) WITH CHECK (tenant_id = custody.tenant() AND id > 0);
+-- control: no check
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits FOR UPDATE USING (tenant_id = custody.tenant());
+CREATE POLICY seen ON clinic.visits FOR SELECT USING (tenant_id = custody.tenant());
+-- control: no rows for nobody
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (NOT (tenant_id IS DISTINCT FROM custody.tenant()));
+-- control: a floor for the application's group
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY anything ON clinic.visits TO clinic_app USING (true);
+CREATE POLICY narrow ON clinic.visits AS RESTRICTIVE TO clinic_app USING (tenant_id = custody.tenant());
+-- control: no tenant column, but held to it through another table
+CREATE TABLE clinic.lines (patient int NOT NULL, line int NOT NULL, PRIMARY KEY (patient, line));
+ALTER TABLE clinic.lines ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.lines USING (EXISTS (SELECT 1 FROM clinic.patients p WHERE p.id = lines.patient));
+-- control: a tenant column of another name
+CREATE TABLE clinic.accounts (org_id uuid NOT NULL, id int, PRIMARY KEY (org_id, id));
+ALTER TABLE clinic.accounts ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.accounts USING (org_id = (SELECT nullif(current_setting('app.org', true), '')::uuid));
+-- control: a publication with a row filter
+CREATE PUBLICATION northgate FOR TABLE clinic.patients WHERE (tenant_id = 'northgate'), clinic.codes;
+-- control: an administrator of the group
+CREATE ROLE clinic_dba NOINHERIT;

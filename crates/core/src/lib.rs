@@ -13,6 +13,7 @@ pub mod journal;
 pub mod json;
 pub mod key;
 pub mod key_file;
+pub mod policy;
 pub mod redact;
 pub mod sweep;
 pub mod tlog;
