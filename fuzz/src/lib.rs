@@ -3,6 +3,7 @@
 //! `fuzz_targets/` gives them to libFuzzer; `crates/core/tests/fuzz_smoke.rs` runs them over `seeds/` and random changes of those.
 
 use std::fmt;
+use std::rc::Rc;
 use std::str;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -10,6 +11,7 @@ use custody_core::export::{self, Reader, Record};
 use custody_core::json::{is_number, parse_strict, push_string};
 use custody_core::key::hex;
 use custody_core::key_file::KeyFile;
+use custody_core::policy::{self, Catalog, Function, Operator, Relation, Verdict};
 use custody_core::token::jwks;
 use custody_core::token::{Algorithm, Moment, Rules, Token, TokenError, TokenKey, TokenPublicKey};
 use ed25519_dalek::{Signer, SigningKey};
@@ -20,12 +22,13 @@ use serde_json::{Number, Value, json};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("export", export),
     ("heads", heads),
     ("json", json),
     ("jwks", jwks),
     ("key_file", key_file),
+    ("policy", policy),
     ("text", text),
     ("token", token),
 ];
@@ -114,6 +117,34 @@ pub fn key_file(data: &[u8]) {
     if let Some(file) = KeyFile::parse(text) {
         assert_eq!(*file.to_text(), text);
     }
+}
+
+/// A policy is judged in bounded time, and never said to hold the tenant column if it does not name it.
+pub fn policy(data: &[u8]) {
+    /// Every function is harmless, and every operator an equality: what is least in the way of a policy that holds.
+    struct Kind;
+    impl Catalog for Kind {
+        fn function(&mut self, oid: u32) -> Option<Rc<Function>> {
+            let name = if oid % 2 == 0 { "current_setting" } else { "upper" };
+            Some(Rc::new(Function { name: name.into(), builtin: true, equality: oid % 3 == 0, ..Function::default() }))
+        }
+        fn operator(&mut self, oid: u32) -> Operator {
+            [Operator::Equal, Operator::Unequal, Operator::Other][oid as usize % 3]
+        }
+        fn relation(&mut self, oid: u32) -> Option<Rc<Relation>> {
+            Some(Rc::new(Relation { name: "t".into(), secured: oid % 2 == 0 }))
+        }
+        fn merges(&mut self, _: u32) -> bool {
+            false
+        }
+    }
+    let Ok(text) = str::from_utf8(data) else { return };
+    for column in [2, 77] {
+        if let Verdict::Holds(basis) = policy::judge(text, column, true, &mut Kind) {
+            assert!(!basis.is_empty() && text.contains(&format!("{column}")), "it holds without column {column}");
+        }
+    }
+    let _ = policy::columns(text);
 }
 
 /// Any text is a JSON string that reads back; any number that PostgreSQL prints is known for what it is.

@@ -1,37 +1,6 @@
--- Coverage: where the tenants of this database are not kept apart, read from the catalogs. The ids are stable.
---
---   CU001 critical  row-level security is off (partitioned tables included)
---   CU002 high      row-level security is not forced on the table's owner
---   CU003 critical  there are policies but row-level security is off (instead of CU001)
---   CU004 medium    row-level security is on and no permissive policy lets anybody in
---   CU005 critical  a permissive policy does not test the tenant column, and no restrictive one does it for it
---   CU006 high      no tenant column, and not registered shared
---   CU007 medium    the tenant column may be NULL
---   CU008 critical  a protected table's policy custody_floor is gone or altered
---   CU009 medium    a protected table's trigger "!custody_require_context" is missing, altered or not ENABLE ALWAYS
---   CU010 low       no index is led by the tenant column
---   CU011 medium    a unique, primary or exclusion key without the tenant column (low: all its columns are uuid)
---   CU012 high      a foreign key between two tenant tables without the tenant column
---   CU013 high      several permissive policies for one command and no restrictive floor
---   CU020 critical  a constrained role is SUPERUSER or BYPASSRLS
---   CU021 critical  a constrained role reaches such a role by membership
---   CU022 critical  a constrained role owns tables or is a member of their owner
---   CU023 critical  TRUNCATE granted
---   CU024 high      TRIGGER granted (medium: REFERENCES)
---   CU025 critical  a constrained role is, or reaches, a role with CREATEROLE or REPLICATION
---   CU026 critical  a constrained role reaches a predefined role that leaves SQL, or custody_admin
---                   (high: one that sees what others run, or custody_auditor)
---   CU027 high      SET or ALTER SYSTEM granted on a parameter that switches protection off
---   CU028 high      CREATE granted on a schema or the database (low: TEMP on the database)
---   CU029 high      a table registered shared may be written
---   CU030 critical  a readable view that shows a tenant table with its owner's rights
---                   (low: the owner is held by the table's own forced floor)
---   CU031 critical  a readable materialized view of tables that are not shared
---   CU032 critical  a partition or child of a tenant table with row-level security off or not forced (medium: nothing is granted on it)
---   CU033 high      a SECURITY DEFINER function whose owner row-level security does not hold (low: it does, or it is a trigger's)
---   CU034 critical  a readable foreign table
---   CU035 medium    a row trigger of an audited table that fires before the capture
---   CU036 high      a rewrite rule on a tenant table
+-- Coverage: where the tenants of this database are not kept apart, read from the catalogs. The findings, CU001 and on, are listed in
+-- docs/isolation.md; their ids are stable, and the number of one that is gone is not given again. Here: who is constrained, and the
+-- tables. 71 judges policies, 72 tables and keys, 73 roles and grants, 74 what steps around them, and the server; 75 is the gate.
 
 -- Who is constrained, and what they hold.
 

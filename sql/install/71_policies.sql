@@ -57,12 +57,19 @@ c AS (
          CASE WHEN p.command = 'a' THEN '{}' ELSE p.using_origins END || CASE WHEN p.command IN ('a', 'w') THEN p.check_origins ELSE '{}' END AS origins
   FROM p
 ),
--- A restrictive policy that holds rows to a tenant of the session's.
-floor AS (
-  SELECT c.relid, c.command, c.roles, NOT EXISTS (SELECT FROM pg_catalog.unnest(c.origins) o WHERE o ~ '^(setting|function) ' OR o = 'subject') AS sound
+-- The roles that restrictive policies hold to a tenant of the session's, and by more than a setting. By windows, as the planner
+-- would join what it takes for a few rows in nested loops.
+held AS (
+  SELECT c.*, l.floor,
+         pg_catalog.string_to_array(pg_catalog.string_agg(CASE WHEN l.floor THEN pg_catalog.array_to_string(c.roles, ',') END, ',') OVER one, ',')::oid[] AS floored_roles,
+         pg_catalog.string_to_array(pg_catalog.string_agg(CASE WHEN l.floor AND l.sound THEN pg_catalog.array_to_string(c.roles, ',') END, ',') OVER one, ',')::oid[] AS sound_roles
   FROM c
-  WHERE NOT c.permissive AND coalesce(c.seen, 'holds') IN ('holds', 'never') AND coalesce(c.written, 'holds') IN ('holds', 'never')
-    AND NOT c.origins && ARRAY['null', 'default', 'constant', 'editable']
+  CROSS JOIN LATERAL (
+    SELECT NOT c.permissive AND coalesce(c.seen, 'holds') IN ('holds', 'never') AND coalesce(c.written, 'holds') IN ('holds', 'never')
+             AND NOT c.origins && ARRAY['null', 'default', 'constant', 'editable'] AS floor,
+           NOT EXISTS (SELECT FROM pg_catalog.unnest(c.origins) o WHERE o ~ '^(setting|function) ' OR o = 'subject') AS sound
+  ) l
+  WINDOW one AS (PARTITION BY c.relid, c.command)
 )
 SELECT c.relid, c.schema, c.object, c.root, c.tenant, c.tenant_column, c.child, c.policy, c.name, c.roles, c.permissive, c.constrained, c.command, c.origins,
        c.seen, c.written, c.using_why, c.check_why, c.using_asks, c.check_asks,
@@ -70,15 +77,10 @@ SELECT c.relid, c.schema, c.object, c.root, c.tenant, c.tenant_column, c.child, 
        c.permissive AND c.constrained AND (coalesce(c.seen, 'never') <> 'never' OR coalesce(c.written, 'never') <> 'never') AS grants,
        -- Of a table without a tenant column: holds another column to the session.
        c.otherwise,
-       NOT c.permissive AND 0 = ANY (c.roles) AND EXISTS (SELECT FROM floor f WHERE f.relid = c.relid AND f.command = c.command AND f.roles = c.roles) AS floor,
+       c.floor AND 0 = ANY (c.roles) AS floor,
        -- Every role that it is for is held by a restrictive policy.
-       coalesce(f.floored, false) AS floored, coalesce(f.sound, false) AS soundly
-FROM c
-LEFT JOIN LATERAL (
-  SELECT true AS floored, pg_catalog.bool_or(f.sound) AS sound FROM floor f
-  WHERE f.relid = c.relid AND f.command = c.command AND (0 = ANY (f.roles) OR c.roles <@ f.roles)
-  HAVING pg_catalog.count(*) > 0
-) f ON true;
+       coalesce(0 = ANY (c.floored_roles) OR c.roles <@ c.floored_roles, false) AS floored, coalesce(0 = ANY (c.sound_roles) OR c.roles <@ c.sound_roles, false) AS soundly
+FROM held c;
 COMMENT ON VIEW custody.isolation_policy IS 'Internal, for custody.coverage(): what each policy of a table that is not shared lets a constrained role do, command by command';
 
 CREATE VIEW custody.policy_finding AS

@@ -7,7 +7,11 @@ use pgrx::{PgTryBuilder, pg_sys};
 use crate::pg::data;
 
 unsafe extern "C-unwind" {
-    fn prepare_sql_fn_parse_info(tuple: pg_sys::HeapTuple, call: *mut pg_sys::Node, collation: pg_sys::Oid) -> *mut c_void;
+    fn prepare_sql_fn_parse_info(
+        tuple: pg_sys::HeapTuple,
+        call: *mut pg_sys::Node,
+        collation: pg_sys::Oid,
+    ) -> *mut c_void;
     fn sql_fn_parser_setup(state: *mut pg_sys::ParseState, info: *mut c_void);
 }
 

@@ -47,7 +47,11 @@ enum Value {
     /// The tenant column, whole.
     Tenant,
     /// Something made of it that other tenants may share.
-    Blend { why: String, context: bool, lossy: bool },
+    Blend {
+        why: String,
+        context: bool,
+        lossy: bool,
+    },
     /// Something of the row itself.
     Row(&'static str),
     /// The same for every row, and by what.
@@ -114,9 +118,32 @@ const HAS_KEY: u32 = 3247;
 const LOSSLESS: [u32; 10] = [313, 314, 406, 480, 481, 714, 754, 1740, 1781, 1782];
 /// Functions and operators' functions that many tenants give the same value to.
 const LOSSY: [&str; 26] = [
-    "lower", "upper", "initcap", "left", "right", "substr", "substring", "varchar", "bpchar", "char", "name", "btrim", "ltrim",
-    "rtrim", "split_part", "length", "char_length", "octet_length", "ascii", "hashtext", "int2mod", "int4mod", "int8mod", "float4",
-    "float8", "starts_with",
+    "lower",
+    "upper",
+    "initcap",
+    "left",
+    "right",
+    "substr",
+    "substring",
+    "varchar",
+    "bpchar",
+    "char",
+    "name",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "split_part",
+    "length",
+    "char_length",
+    "octet_length",
+    "ascii",
+    "hashtext",
+    "int2mod",
+    "int4mod",
+    "int8mod",
+    "float4",
+    "float8",
+    "starts_with",
 ];
 
 fn opens(why: impl Into<String>) -> Verdict {
@@ -215,7 +242,9 @@ impl Judge<'_> {
         match (self.catalog.operator(o.oid("opno")), o.oid("opno"), args) {
             (Operator::Equal, ..) if wanted => self.equal(o, scope),
             (Operator::Unequal, ..) if !wanted => self.equal(o, scope),
-            (_, CONTAINS, [all, some]) | (_, CONTAINED, [some, all]) if wanted => self.contains(all, some, false, scope),
+            (_, CONTAINS, [all, some]) | (_, CONTAINED, [some, all]) if wanted => {
+                self.contains(all, some, false, scope)
+            }
             (_, OVERLAPS, [a, b]) if wanted => {
                 let (all, some) = if elements(b).is_some() { (a, b) } else { (b, a) };
                 self.contains(all, some, true, scope)
@@ -354,7 +383,9 @@ impl Judge<'_> {
     }
 
     fn sublink(&mut self, o: &Object, scope: &Scope<'_>, wanted: bool) -> Verdict {
-        let Some(query) = o.get("subselect").object() else { return Undecided("it has a part that can't be read".into()) };
+        let Some(query) = o.get("subselect").object() else {
+            return Undecided("it has a part that can't be read".into());
+        };
         let negated = match self.mentions(o.get("testexpr"), scope, 0) || self.mentions(o.get("subselect"), scope, 0) {
             _ if wanted => None,
             true => Some(opens("it is true of what a query does not find")),
@@ -384,7 +415,9 @@ impl Judge<'_> {
     fn links<'a>(&mut self, test: &'a Node, scope: &'a Scope<'a>, into: &mut Vec<Link<'a>>) -> bool {
         let Some(o) = test.object() else { return false };
         match (o.label.as_str(), o.list("args")) {
-            ("BOOLEXPR", args) if o.get("boolop").token() == Some("and") => args.iter().all(|n| self.links(n, scope, into)),
+            ("BOOLEXPR", args) if o.get("boolop").token() == Some("and") => {
+                args.iter().all(|n| self.links(n, scope, into))
+            }
             ("OPEXPR", [with, output]) if self.catalog.operator(o.oid("opno")) == Operator::Equal => {
                 let Some(column) = output_column(output) else { return false };
                 if o.oid("inputcollid") != 0 && self.catalog.merges(o.oid("inputcollid")) {
@@ -438,14 +471,17 @@ impl Judge<'_> {
             return self.set_operation(query.get("setOperations"), query, &scope, links);
         }
         let Some(scope) = self.scope(query, Some(outer), arguments) else { return Undecided(TOO_LONG.into()) };
-        let always = query.flag("hasAggs") && query.list("groupClause").is_empty() && query.list("groupingSets").is_empty();
+        let always =
+            query.flag("hasAggs") && query.list("groupClause").is_empty() && query.list("groupingSets").is_empty();
         let mut verdict = match (always, links) {
             (true, []) => return opens("a query with an aggregate and no GROUP BY always finds a row"),
             (true, _) => opens("nothing in it tests the tenant column"),
             (false, _) => self.quals(query, &scope),
         };
         for link in links {
-            let Some(output) = target(query, link.column) else { return Undecided("it is a query that is not followed".into()) };
+            let Some(output) = target(query, link.column) else {
+                return Undecided("it is a query that is not followed".into());
+            };
             let (a, b) = (self.value(link.with, link.scope), self.value(output, &scope));
             verdict = verdict.and(self.same(a, b));
         }
@@ -576,7 +612,9 @@ impl Judge<'_> {
     /// A function that is a condition.
     fn call(&mut self, o: &Object, scope: &Scope<'_>, wanted: bool) -> Verdict {
         let args = o.list("args");
-        let Some(function) = self.catalog.function(o.oid("funcid")) else { return Undecided("it calls a function that is gone".into()) };
+        let Some(function) = self.catalog.function(o.oid("funcid")) else {
+            return Undecided("it calls a function that is gone".into());
+        };
         if function.equality && args.len() == 2 && wanted {
             return self.equal(o, scope);
         }
@@ -585,12 +623,16 @@ impl Judge<'_> {
         }
         if !function.builtin {
             let values: Vec<Value> = args.iter().map(|n| self.value(n, scope)).collect();
-            if values.iter().any(|v| matches!(v, Value::Tenant | Value::Blend { .. } | Value::Row(_) | Value::Unknown(_))) {
+            if values
+                .iter()
+                .any(|v| matches!(v, Value::Tenant | Value::Blend { .. } | Value::Row(_) | Value::Unknown(_)))
+            {
                 return Undecided(format!("what {} says of a row is not known", function.name));
             }
             return door(&Basis::from([Origin::Opaque(function.name.clone())]), wanted);
         }
-        if matches!(function.name.as_str(), "pg_has_role") && !args.iter().any(|n| self.mentions(n, scope, 0)) && wanted {
+        if matches!(function.name.as_str(), "pg_has_role") && !args.iter().any(|n| self.mentions(n, scope, 0)) && wanted
+        {
             return Door { why: "membership in a role".into(), entry: false };
         }
         self.atom(args, scope, &format!("the function {}", function.name), wanted)
@@ -655,7 +697,9 @@ impl Judge<'_> {
                 }
                 value => value,
             },
-            "COLLATEEXPR" | "TARGETENTRY" => self.value(o.get(if o.label == "COLLATEEXPR" { "arg" } else { "expr" }), scope),
+            "COLLATEEXPR" | "TARGETENTRY" => {
+                self.value(o.get(if o.label == "COLLATEEXPR" { "arg" } else { "expr" }), scope)
+            }
             "FUNCEXPR" => self.result(o, scope),
             "OPEXPR" => {
                 let name = self.catalog.function(o.oid("opfuncid")).map(|f| f.name.clone()).unwrap_or_default();
@@ -667,7 +711,8 @@ impl Judge<'_> {
                 choice(values)
             }
             "CASEEXPR" | "CASE" => {
-                let results = o.list("args").iter().filter_map(Node::object).map(|w| w.get("result")).chain([o.get("defresult")]);
+                let results =
+                    o.list("args").iter().filter_map(Node::object).map(|w| w.get("result")).chain([o.get("defresult")]);
                 let values = results.map(|n| self.value(n, scope)).collect();
                 choice(values)
             }
@@ -680,9 +725,9 @@ impl Judge<'_> {
             "SUBLINK" => match (o.number("subLinkType"), o.get("subselect").object()) {
                 (Some(4 | 6), Some(query)) => self.found(query, Some(scope), None),
                 (_, Some(_)) if self.mentions(node, scope, 0) => blend("it has a condition within an expression", true),
-                (_, Some(query)) => {
-                    self.chosen_anywhere(query, scope).map_or(Value::Any("nothing in it is of the session".into()), Value::Fixed)
-                }
+                (_, Some(query)) => self
+                    .chosen_anywhere(query, scope)
+                    .map_or(Value::Any("nothing in it is of the session".into()), Value::Fixed),
                 _ => Value::Unknown("it has a part that can't be read".into()),
             },
             "ARRAYEXPR" | "ARRAY" => self.mix(o.list("elements"), scope, "an array"),
@@ -706,7 +751,9 @@ impl Judge<'_> {
 
     fn variable(&mut self, o: &Object, scope: &Scope<'_>) -> Value {
         let unknown = || Value::Unknown("it has a column that can't be followed".into());
-        let (Some(level), Some(number), Some(column)) = (o.number("varlevelsup"), o.number("varno"), o.number("varattno")) else {
+        let (Some(level), Some(number), Some(column)) =
+            (o.number("varlevelsup"), o.number("varno"), o.number("varattno"))
+        else {
             return unknown();
         };
         let mut at = scope;
@@ -747,8 +794,12 @@ impl Judge<'_> {
                 self.mix(&functions, at, "a function's rows")
             }
             Some(5) => {
-                let values: Vec<Value> =
-                    entry.list("values_lists").iter().filter_map(|row| row.list().get(place)).map(|n| self.value(n, at)).collect();
+                let values: Vec<Value> = entry
+                    .list("values_lists")
+                    .iter()
+                    .filter_map(|row| row.list().get(place))
+                    .map(|n| self.value(n, at))
+                    .collect();
                 choice(values)
             }
             Some(6) => with_query(entry, at).map_or_else(unknown, |(q, outer)| within(self, q, outer)),
@@ -760,7 +811,9 @@ impl Judge<'_> {
     /// What a function returns.
     fn result(&mut self, o: &Object, scope: &Scope<'_>) -> Value {
         let args = o.list("args");
-        let Some(function) = self.catalog.function(o.oid("funcid")) else { return Value::Unknown("it calls a function that is gone".into()) };
+        let Some(function) = self.catalog.function(o.oid("funcid")) else {
+            return Value::Unknown("it calls a function that is gone".into());
+        };
         if function.custody {
             return match function.name.trim_start_matches("custody.") {
                 name if name.starts_with("tenant") => fixed(Origin::Context),
@@ -790,7 +843,9 @@ impl Judge<'_> {
             return self.found(query, None, Some((args, scope)));
         }
         match self.mix(args, scope, &function.name) {
-            Value::Tenant | Value::Blend { .. } | Value::Row(_) => Value::Unknown(format!("what {} returns is not known", function.name)),
+            Value::Tenant | Value::Blend { .. } | Value::Row(_) => {
+                Value::Unknown(format!("what {} returns is not known", function.name))
+            }
             Value::Fixed(mut basis) => {
                 basis.insert(Origin::Opaque(function.name.clone()));
                 Value::Fixed(basis)
@@ -830,7 +885,9 @@ impl Judge<'_> {
                         basis.extend(by);
                         Value::Fixed(basis)
                     }
-                    None => Value::Any(format!("it takes tenants from {name}, and nothing of the session chooses which")),
+                    None => {
+                        Value::Any(format!("it takes tenants from {name}, and nothing of the session chooses which"))
+                    }
                 }
             }
             other => other,
@@ -1017,7 +1074,9 @@ fn elements(node: &Node) -> Option<&[Node]> {
 fn scalar_query(node: &Node) -> Option<&Object> {
     let o = node.object()?;
     match o.label.as_str() {
-        "SUBLINK" if o.number("subLinkType") == Some(4) => o.get("subselect").object().filter(|q| from(q).next().is_some()),
+        "SUBLINK" if o.number("subLinkType") == Some(4) => {
+            o.get("subselect").object().filter(|q| from(q).next().is_some())
+        }
         "RELABELTYPE" | "COERCEVIAIO" => scalar_query(o.get("arg")),
         _ => None,
     }
