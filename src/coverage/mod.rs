@@ -97,8 +97,10 @@ struct Catalogs {
 
 const FUNCTION: &str = "
 SELECT CASE n.nspname WHEN 'pg_catalog' THEN p.proname::text ELSE pg_catalog.format('%I.%I', n.nspname, p.proname) END,
-       n.nspname = 'pg_catalog', n.nspname = 'custody', p.prosqlbody::text,
-       l.lanname = 'sql' AND p.prosqlbody IS NULL AND n.nspname <> 'pg_catalog' AND NOT p.proretset,
+       n.nspname = 'pg_catalog', n.nspname = 'custody',
+       -- Within a SECURITY DEFINER function other policies hold, and current_user is another.
+       CASE WHEN NOT p.prosecdef THEN p.prosqlbody::text END,
+       l.lanname = 'sql' AND NOT p.prosecdef AND p.prosqlbody IS NULL AND n.nspname <> 'pg_catalog' AND NOT p.proretset,
        EXISTS (SELECT FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_amop a ON a.amopopr = o.oid JOIN pg_catalog.pg_am m ON m.oid = a.amopmethod
                WHERE o.oprcode = p.oid AND (m.amname = 'btree' AND a.amopstrategy = 3 OR m.amname = 'hash' AND a.amopstrategy = 1))
 FROM pg_catalog.pg_proc p

@@ -9,7 +9,15 @@ use Verdict::{Door, Holds, Never, Opens, Undecided};
 /// Judges a policy's expression (`pg_policy.polqual`, `polwithcheck`) for the tenant column of its table, which may be NULL or not.
 pub fn judge(expression: &str, column: i16, nullable: bool, catalog: &mut dyn Catalog) -> Verdict {
     let Some(node) = Node::parse(expression) else { return Undecided("its tree can't be read".into()) };
-    let mut judge = Judge { catalog, target: Target::Column(column.into()), nullable, steps: 50_000, scopes: 0 };
+    let mut judge = Judge {
+        catalog,
+        target: Target::Column(column.into()),
+        nullable,
+        steps: 50_000,
+        depth: 0,
+        scopes: 0,
+        known: Vec::new(),
+    };
     match judge.condition(&node, &ROW, true) {
         // An entry in a table that names no tenant: whoever has one sees them all.
         Door { why, entry: true } => Opens(format!("it asks for {why}, and not for the row's tenant")),
@@ -72,8 +80,8 @@ struct Literal {
 enum Target {
     /// A column of the policy's table.
     Column(i64),
-    /// Any column of what this scope selects from.
-    Inside(usize),
+    /// Any column of one thing that a scope selects from.
+    Inside { scope: usize, entry: i64 },
 }
 
 /// A query that an expression stands in, or the policy's row.
@@ -102,12 +110,17 @@ struct Judge<'c> {
     target: Target,
     nullable: bool,
     steps: u32,
+    depth: u32,
     scopes: usize,
+    /// What is known to be chosen by something of the session, while a query's tables are looked at: (scope, entry, by what).
+    known: Vec<(usize, i64, Basis)>,
 }
 
 const OWN: &str = "it compares the tenant column with the row itself";
 const OTHER: &str = "it tests only other columns of the row";
 const UNSET: &str = "it is also true when no context is set";
+/// Expressions within expressions are followed so far: the stack is the server's.
+const DEEPEST: u32 = 150;
 const TOO_LONG: &str = "it is too long to be followed";
 /// `@>`, `<@` and `&&` of arrays, and `?` of jsonb, which compare elements for equality.
 const CONTAINS: u32 = 2751;
@@ -157,10 +170,17 @@ fn fixed(origin: Origin) -> Value {
 impl Judge<'_> {
     /// What a condition (`wanted`), or its being false, can be true of.
     fn condition(&mut self, node: &Node, scope: &Scope<'_>, wanted: bool) -> Verdict {
-        if self.steps == 0 {
+        if self.steps == 0 || self.depth > DEEPEST {
             return Undecided(TOO_LONG.into());
         }
         self.steps -= 1;
+        self.depth += 1;
+        let verdict = self.condition_of(node, scope, wanted);
+        self.depth -= 1;
+        verdict
+    }
+
+    fn condition_of(&mut self, node: &Node, scope: &Scope<'_>, wanted: bool) -> Verdict {
         let Some(o) = node.object() else { return Undecided("it has a part that can't be read".into()) };
         match o.label.as_str() {
             "BOOLEXPR" => self.connective(o, scope, wanted),
@@ -443,7 +463,7 @@ impl Judge<'_> {
             return Undecided("it is a query that is not followed".into());
         }
         let Some(output) = target(query, 0) else { return Undecided("it is a query that is not followed".into()) };
-        if from(query).next().is_none() {
+        if !reads(query) {
             let met = self.quals(query, &scope);
             return self.condition(output, &scope, wanted).and(met);
         }
@@ -528,45 +548,61 @@ impl Judge<'_> {
         }
     }
 
-    /// By what of the session a query's rows are chosen; none if by nothing.
+    /// By what of the session a query's rows are chosen; none if the rows of one of its tables are by nothing.
     fn chosen(&mut self, query: &Object, scope: &Scope<'_>) -> Option<Basis> {
-        let mut tables = false;
-        for index in from(query) {
+        self.depth += 1;
+        let target = self.target;
+        let before = self.known.len();
+        let found = if self.depth > DEEPEST { None } else { self.choose(query, scope) };
+        self.known.truncate(before);
+        self.target = target;
+        self.depth -= 1;
+        found
+    }
+
+    fn choose(&mut self, query: &Object, scope: &Scope<'_>) -> Option<Basis> {
+        let mut all = Basis::new();
+        let mut open = Vec::new();
+        for index in tables(query) {
             let entry = entry(query, Some(index))?;
-            match entry.number("rtekind") {
+            let inner = match entry.number("rtekind") {
                 Some(0) => {
-                    tables = true;
-                    if let Some(relation) = self.catalog.relation(entry.oid("relid")).filter(|r| r.secured) {
-                        return Some(Basis::from([Origin::Secured(relation.name.clone())]));
-                    }
+                    let relation = self.catalog.relation(entry.oid("relid")).filter(|r| r.secured);
+                    relation.map(|r| Basis::from([Origin::Secured(r.name.clone())]))
                 }
-                Some(1) | Some(6) => {
-                    tables = true;
-                    let found = match entry.number("rtekind") {
-                        Some(1) => entry.get("subquery").object().map(|q| (q, scope)),
-                        _ => with_query(entry, scope),
-                    };
-                    if let Some((query, outer)) = found
-                        && let Some(inner) = self.scope(query, Some(outer), None)
-                        && let Some(basis) = self.chosen(query, &inner).filter(telling)
-                    {
-                        return Some(basis);
-                    }
+                Some(1) => entry.get("subquery").object().and_then(|q| self.chosen_anywhere(q, scope)).filter(telling),
+                Some(6) => {
+                    with_query(entry, scope).and_then(|(q, outer)| self.chosen_anywhere(q, outer)).filter(telling)
                 }
-                _ => {}
+                // What a function or VALUES gives is looked at where it is used.
+                _ => continue,
+            };
+            match inner {
+                Some(basis) => self.known.push((scope.number, index, basis)),
+                None => open.push(index),
             }
         }
-        if !tables {
-            return Some(Basis::new());
+        // What is tied to something that is known is known too.
+        while !open.is_empty() {
+            let before = open.len();
+            for index in std::mem::take(&mut open) {
+                self.target = Target::Inside { scope: scope.number, entry: index };
+                match self.quals(query, scope) {
+                    Holds(basis) if telling(&basis) => self.known.push((scope.number, index, basis)),
+                    Never => return Some(Basis::new()),
+                    _ => open.push(index),
+                }
+            }
+            if open.len() == before {
+                return None;
+            }
         }
-        let target = std::mem::replace(&mut self.target, Target::Inside(scope.number));
-        let verdict = self.quals(query, scope);
-        self.target = target;
-        match verdict {
-            Holds(basis) if telling(&basis) => Some(basis),
-            Never => Some(Basis::new()),
-            _ => None,
+        for (number, _, basis) in &self.known {
+            if *number == scope.number {
+                all.extend(basis.iter().cloned());
+            }
         }
+        Some(all)
     }
 
     /// The conditions that every row of a query meets: WHERE, and the ON of inner joins.
@@ -594,13 +630,25 @@ impl Judge<'_> {
                     let left = self.join_quals(o.get("larg"), query, scope);
                     left.and(self.join_quals(o.get("rarg"), query, scope)).and(own(self))
                 }
-                // The left side's rows are all there; what is joined to them restricts nothing.
-                Some(1) => self.join_quals(o.get("larg"), query, scope),
+                // One side's rows are all there. What is joined to them restricts nothing, unless it is asked for itself: where
+                // nothing met the condition, its columns are NULL.
+                Some(kind @ (1 | 3)) => {
+                    let (whole, optional) = if kind == 1 { ("larg", "rarg") } else { ("rarg", "larg") };
+                    let verdict = self.join_quals(o.get(whole), query, scope);
+                    match self.target {
+                        Target::Inside { scope: number, entry }
+                            if number == scope.number && below(o.get(optional)).contains(&entry) =>
+                        {
+                            verdict.and(self.join_quals(o.get(optional), query, scope)).and(own(self))
+                        }
+                        _ => verdict,
+                    }
+                }
                 _ => nothing(),
             },
             "RANGETBLREF" => match entry(query, o.number("rtindex")) {
                 Some(e) if e.number("rtekind") == Some(1) => match e.get("subquery").object() {
-                    Some(inner) if self.target != Target::Inside(scope.number) => self.exists(inner, scope, &[], None),
+                    Some(inner) if matches!(self.target, Target::Column(_)) => self.exists(inner, scope, &[], None),
                     _ => nothing(),
                 },
                 _ => nothing(),
@@ -667,10 +715,17 @@ impl Judge<'_> {
 
     /// What an expression's value is.
     fn value(&mut self, node: &Node, scope: &Scope<'_>) -> Value {
-        if self.steps == 0 {
+        if self.steps == 0 || self.depth > DEEPEST {
             return Value::Unknown(TOO_LONG.into());
         }
         self.steps -= 1;
+        self.depth += 1;
+        let value = self.value_of(node, scope);
+        self.depth -= 1;
+        value
+    }
+
+    fn value_of(&mut self, node: &Node, scope: &Scope<'_>) -> Value {
         let Some(o) = node.object() else { return Value::Null };
         match o.label.as_str() {
             "VAR" => self.variable(o, scope),
@@ -771,8 +826,16 @@ impl Judge<'_> {
         let Some(entry) = entry(query, Some(number)) else { return unknown() };
         let place = usize::try_from(column - 1).unwrap_or(usize::MAX);
         let kind = entry.number("rtekind");
-        if self.target == Target::Inside(at.number) && matches!(kind, Some(0 | 1 | 6)) {
-            return Value::Tenant;
+        if let Target::Inside { scope, entry } = self.target
+            && scope == at.number
+            && matches!(kind, Some(0 | 1 | 6))
+        {
+            if entry == number {
+                return Value::Tenant;
+            }
+            if let Some(known) = self.known.iter().find(|k| k.0 == scope && k.1 == number) {
+                return Value::Fixed(known.2.clone());
+            }
         }
         let within = |judge: &mut Self, query: &Object, outer: &Scope<'_>| {
             let Some(scope) = judge.scope(query, Some(outer), None) else { return Value::Unknown(TOO_LONG.into()) };
@@ -835,6 +898,9 @@ impl Judge<'_> {
                 ("current_schema" | "current_schemas", _) => fixed(Origin::Setting("search_path".into())),
                 ("current_database", _) => Value::Const(Literal { bytes: Vec::new(), nobody: false }),
                 (name, []) => Value::Unknown(format!("{name}() says nothing of who asks")),
+                (name, _) if o.flag("funcretset") && matches!(self.mix(args, scope, name), Value::Const(_)) => {
+                    Value::Any(format!("{name} gives tenants that nothing of the session chooses"))
+                }
                 (_, [arg, ..]) if LOSSLESS.contains(&o.oid("funcid")) => self.value(arg, scope),
                 (name, args) => self.mix(args, scope, name),
             };
@@ -864,7 +930,7 @@ impl Judge<'_> {
             return choice(values);
         }
         let value = target(query, 0).map_or(Value::Null, |n| self.value(n, &scope));
-        if from(query).next().is_none() {
+        if !reads(query) {
             return value;
         }
         if self.mentions_query(query, &scope) {
@@ -1074,9 +1140,7 @@ fn elements(node: &Node) -> Option<&[Node]> {
 fn scalar_query(node: &Node) -> Option<&Object> {
     let o = node.object()?;
     match o.label.as_str() {
-        "SUBLINK" if o.number("subLinkType") == Some(4) => {
-            o.get("subselect").object().filter(|q| from(q).next().is_some())
-        }
+        "SUBLINK" if o.number("subLinkType") == Some(4) => o.get("subselect").object().filter(|q| reads(q)),
         "RELABELTYPE" | "COERCEVIAIO" => scalar_query(o.get("arg")),
         _ => None,
     }
@@ -1104,24 +1168,23 @@ fn entry(query: &Object, number: Option<i64>) -> Option<&Object> {
     query.list("rtable").get(place)?.object()
 }
 
-/// The numbers of what a query selects from, outer joins' optional sides left out.
-fn from(query: &Object) -> impl Iterator<Item = i64> {
-    fn walk(node: &Node, into: &mut Vec<i64>) {
-        let Some(o) = node.object() else { return };
-        match o.label.as_str() {
-            "FROMEXPR" => o.list("fromlist").iter().for_each(|n| walk(n, into)),
-            "JOINEXPR" => {
-                walk(o.get("larg"), into);
-                if o.number("jointype") == Some(0) {
-                    walk(o.get("rarg"), into);
-                }
-            }
-            _ => into.extend(o.number("rtindex")),
-        }
+/// Whether a query selects from anything.
+fn reads(query: &Object) -> bool {
+    query.get("jointree").object().is_some_and(|j| !j.list("fromlist").is_empty())
+}
+
+/// The numbers of what a query selects from.
+fn tables(query: &Object) -> Vec<i64> {
+    below(query.get("jointree"))
+}
+
+fn below(node: &Node) -> Vec<i64> {
+    let Some(o) = node.object() else { return Vec::new() };
+    match o.label.as_str() {
+        "FROMEXPR" => o.list("fromlist").iter().flat_map(below).collect(),
+        "JOINEXPR" => [o.get("larg"), o.get("rarg")].into_iter().flat_map(below).collect(),
+        _ => o.number("rtindex").into_iter().collect(),
     }
-    let mut found = Vec::new();
-    walk(query.get("jointree"), &mut found);
-    found.into_iter()
 }
 
 /// The query that a WITH gives a name to, and the scope it stands in.

@@ -77,10 +77,11 @@ impl Verdict {
     /// Both conditions are met.
     pub fn and(self, other: Self) -> Self {
         match (&self, &other) {
-            (Holds(a), Holds(b)) => match a.last() <= b.last() {
-                true => self,
-                false => other,
-            },
+            // What tells sessions apart counts before what does not.
+            (Holds(a), Holds(b)) => {
+                let weakness = |basis: &Basis| (!basis.iter().any(Origin::tells), basis.last().cloned());
+                if weakness(a) <= weakness(b) { self } else { other }
+            }
             _ if self.rank() <= other.rank() => self,
             _ => other,
         }
