@@ -125,14 +125,19 @@ pub fn policy(data: &[u8]) {
     struct Kind;
     impl Catalog for Kind {
         fn function(&mut self, oid: u32) -> Option<Rc<Function>> {
-            let name = if oid % 2 == 0 { "current_setting" } else { "upper" };
-            Some(Rc::new(Function { name: name.into(), builtin: true, equality: oid % 3 == 0, ..Function::default() }))
+            let name = if oid.is_multiple_of(2) { "current_setting" } else { "upper" };
+            Some(Rc::new(Function {
+                name: name.into(),
+                builtin: true,
+                equality: oid.is_multiple_of(3),
+                ..Function::default()
+            }))
         }
         fn operator(&mut self, oid: u32) -> Operator {
             [Operator::Equal, Operator::Unequal, Operator::Other][oid as usize % 3]
         }
         fn relation(&mut self, oid: u32) -> Option<Rc<Relation>> {
-            Some(Rc::new(Relation { name: "t".into(), secured: oid % 2 == 0 }))
+            Some(Rc::new(Relation { name: "t".into(), secured: oid.is_multiple_of(2) }))
         }
         fn merges(&mut self, _: u32) -> bool {
             false

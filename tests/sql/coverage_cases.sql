@@ -92,7 +92,6 @@ ALTER POLICY custody_floor ON clinic.patients TO clinic_app;
 DROP POLICY custody_floor ON clinic.patients;
 CREATE POLICY custody_floor ON clinic.patients USING (tenant_id = custody.tenant());
 -- case: CU008 clinic.patients
--- with: CU013 clinic.patients
 DROP POLICY custody_floor ON clinic.patients;
 CREATE POLICY custody_floor ON clinic.patients AS RESTRICTIVE FOR SELECT USING (tenant_id = custody.tenant());
 -- case: CU009 clinic.patients
@@ -490,6 +489,14 @@ GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO clinic_app;
 -- case: CU026 clinic_app
 -- Low.
 GRANT pg_checkpoint TO clinic_app;
+-- case: CU014 clinic.visits
+-- with: CU033 clinic.mine(text)
+-- What a SECURITY DEFINER function reads is not under its caller's policies.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE FUNCTION clinic.mine(of text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+RETURN EXISTS (SELECT 1 FROM clinic.patients p WHERE p.tenant_id = of);
+CREATE POLICY own ON clinic.visits USING (clinic.mine(tenant_id));
 
 -- control: base
 SELECT 1;
