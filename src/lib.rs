@@ -4,6 +4,8 @@
 //! gets into the log), `verify` (whether the log is whole), `evidence` (what others can hold against it), `gate` (what pipelines ask),
 //! `probe` (whether the isolation holds, by attempt), `posture` (what is in force), `pg` (all that is unsafe). The bytes are made in `crates/core`.
 //! gets into the log), `verify` (whether the log is whole), `coverage` (what policies mean), `pg` (all that is unsafe). The bytes are made in `crates/core`.
+//! gets into the log), `verify` (whether the log is whole), `coverage` (what policies mean), `pg` (all that is unsafe). The bytes
+//! are made in `crates/core`.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod audit;
