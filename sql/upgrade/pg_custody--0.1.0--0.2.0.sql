@@ -1,17 +1,6 @@
 -- From 0.1.0 to 0.2.0. A line `--@ FILE` stands for sql/install/FILE. What was released stays as it is: tables are altered, and keep
 -- their rows. tests/tests/upgrade.rs holds the outcome against a fresh installation.
 
--- Evidence: checkpoints. Verification takes notes from outside.
-DROP FUNCTION custody.verify(text, jsonb, text);
-DROP FUNCTION custody.assert_verified(text, jsonb);
---@ 61_verify.sql
---@ 62_checkpoints.sql
---@ 63_verifications.sql
--- Protecting what is in use.
---@ 42_protect_schema.sql
-COMMENT ON FUNCTION custody.protect(regclass, name, boolean) IS 'Keeps the table''s tenants apart: row-level security enabled and forced, a permissive policy, a restrictive floor, NOT NULL, a default from the context, an index led by the tenant column, refusal of writes without a context; the same on its partitions. Returns what it did, with the lock each step takes and who waits for it; with dry_run what is to be done, each step in the form that the fewest wait for (custody.protect_script gives those to be run). Rows whose lock is ''report'' are findings it never acts on. Idempotent. Errors: UC020 this table cannot be protected';
--- What each installation says of its own promises.
---@ 78_posture.sql
 -- Tokens. The keys of before are right under the wider rules, and no rule that they had is lost.
 ALTER TABLE custody.token_key
   DROP CONSTRAINT token_key_algorithm_check,
@@ -29,6 +18,18 @@ DROP FUNCTION custody.revoke_tokens(text);
 --@ 35_tokens.sql
 COMMENT ON FUNCTION custody.tenant() IS 'The tenant this transaction acts for, or NULL. Raises UC005 once the token that set it has expired, UC071 once it was revoked or its key is gone';
 COMMENT ON FUNCTION custody.authenticate(text) IS 'Sets the context of this transaction from a signed token (compact JWS; EdDSA, ES256 or RS256 as its key is; kid, aud and exp required; docs/tokens.md). Errors: UC004 a refused token, UC003 another context is set, UC002 the role is bound to another tenant, UC072 a token that holds once, on a standby. Pass the token as a bind parameter';
+
+-- Protecting what is in use.
+--@ 42_protect_schema.sql
+COMMENT ON FUNCTION custody.protect(regclass, name, boolean) IS 'Keeps the table''s tenants apart: row-level security enabled and forced, a permissive policy, a restrictive floor, NOT NULL, a default from the context, an index led by the tenant column, refusal of writes without a context; the same on its partitions. Returns what it did, with the lock each step takes and who waits for it; with dry_run what is to be done, each step in the form that the fewest wait for (custody.protect_script gives those to be run). Rows whose lock is ''report'' are findings it never acts on. Idempotent. Errors: UC020 this table cannot be protected';
+
+-- Evidence: checkpoints. Verification takes notes from outside.
+DROP FUNCTION custody.verify(text, jsonb, text);
+DROP FUNCTION custody.assert_verified(text, jsonb);
+--@ 61_verify.sql
+--@ 62_checkpoints.sql
+--@ 63_verifications.sql
+
 -- The gate. Its configuration is audited and guarded like the rest.
 CREATE OR REPLACE VIEW custody.guard_gap AS
 WITH wanted (relation, object, symbol) AS (
@@ -56,13 +57,10 @@ SELECT 'custody.entry', 'not the table that the extension made'
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                   AND d.objid = pg_catalog.to_regclass('custody.entry') AND d.deptype = 'e');
 
+-- Coverage: the findings are new, view by view. So are the functions of the gate.
 DROP FUNCTION custody.coverage();
 DROP FUNCTION custody.unprotected_tables();
 DROP FUNCTION custody.assert_coverage(text);
---@ 75_gate.sql
---@ 76_report.sql
---@ 77_probe.sql
--- Coverage: the findings are new, view by view. The functions of the gate name them in their text only, so they stay.
 DROP VIEW custody.finding, custody.object_finding, custody.view_reach, custody.privilege_finding, custody.role_finding, custody.key_finding, custody.policy_finding,
   custody.table_finding, custody.isolation_policy, custody.isolation_table, custody.constrained_privilege, custody.isolation_schema, custody.constrained_grantee,
   custody.constrained_reach, custody.constrained_role;
@@ -72,3 +70,9 @@ DROP VIEW custody.finding, custody.object_finding, custody.view_reach, custody.p
 --@ 73_roles.sql
 --@ 74_objects.sql
 GRANT SELECT ON custody.finding TO custody_auditor;
+
+-- The gate, and what each installation proves and says of its own promises.
+--@ 75_gate.sql
+--@ 76_report.sql
+--@ 77_probe.sql
+--@ 78_posture.sql
