@@ -38,6 +38,11 @@ pub enum Error {
     CannotProbe { table: String, why: String, hint: String },
     ProbeRefused { table: String, why: String, hint: String },
     NotVerified { summary: String, findings: String },
+    Unguarded { table: String },
+    FloorCannotBe { table: String, why: String },
+    Unisolated { what: &'static str, finding: String, why: String, fix: String },
+    GuardRefuses { what: String, why: String },
+    SchemaGone,
     NotStarted,
     AlreadyStarted,
     Internal { what: String },
@@ -228,6 +233,33 @@ impl Error {
                 format!("the log is not valid: {summary}"),
                 findings,
                 "SELECT * FROM custody.verify() lists every finding.".into(),
+            ),
+            Self::Unguarded { table } => (
+                "UC060",
+                format!("{table} is registered as protected, but row-level security is off or not forced on it"),
+                "Nothing would keep its tenants apart, so nobody whom row-level security binds may use it.".into(),
+                format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; or custody.unprotect it."),
+            ),
+            Self::FloorCannotBe { table, why } => (
+                "UC061",
+                format!("the tenants of {table} cannot be kept apart"),
+                why,
+                "SELECT custody.unprotect(…) it, and custody.protect it by the column that says whose a row is.".into(),
+            ),
+            Self::Unisolated { what, finding, why, fix } => {
+                ("UC062", format!("the guard refuses {what}: {finding}"), why, fix)
+            }
+            Self::GuardRefuses { what, why } => (
+                "UC063",
+                format!("the guard refuses {what}"),
+                format!("The reason: {why}."),
+                "An administrator can SELECT custody.guard('off') first; that is recorded.".into(),
+            ),
+            Self::SchemaGone => (
+                "UC064",
+                "the schema custody is gone, or has another name".into(),
+                "Nothing would be recorded or guarded any more, so no DDL is allowed.".into(),
+                "Rename it back.".into(),
             ),
             Self::NotStarted => (
                 "UC090",

@@ -3,6 +3,7 @@
 //! Rooms: `tenant` (for whom a transaction acts, and the tables that are kept apart), `audit` (what is recorded, and how it
 //! gets into the log), `verify` (whether the log is whole), `evidence` (what others can hold against it), `coverage` (what policies mean), `gate` (what pipelines ask),
 //! `probe` (whether the isolation holds, by attempt), `posture` (what is in force), `pg` (all that is unsafe). The bytes are made in `crates/core`.
+//! gets into the log), `guard` (what DDL may not do), `verify` (whether the log is whole), `pg` (all that is unsafe). The bytes are made in `crates/core`.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod audit;
@@ -10,6 +11,7 @@ mod coverage;
 mod error;
 mod evidence;
 mod gate;
+mod guard;
 mod pg;
 mod posture;
 mod probe;
@@ -31,4 +33,6 @@ pub extern "C-unwind" fn _PG_init() {
     pg::worker::register();
     pg::use_hooks::install();
     pg::merge::install();
+    pg::floor::install();
+    pg::guard_hooks::install();
 }

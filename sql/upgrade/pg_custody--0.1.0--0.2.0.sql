@@ -76,3 +76,6 @@ GRANT SELECT ON custody.finding TO custody_auditor;
 --@ 76_report.sql
 --@ 77_probe.sql
 --@ 78_posture.sql
+-- The guard: its tables and functions; then, when all views that it is made of are as they are to be, what calls it.
+--@ 45_guard.sql
+--@ 95_guard_start.sql

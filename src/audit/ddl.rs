@@ -17,7 +17,8 @@ sql_functions! {
         watch(|| {
             record_commands()?;
             follow_renames()?;
-            carry_over()
+            carry_over()?;
+            crate::guard::newcomers::take_in()
         })?;
         Ok(VOID)
     };
@@ -30,6 +31,11 @@ sql_functions! {
 thread_local! {
     /// Whether the DDL under way is our own.
     static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the DDL under way is our own.
+pub fn is_quiet() -> bool {
+    QUIET.get()
 }
 
 /// Runs DDL of our own, which the event triggers need not comment on.

@@ -12,7 +12,8 @@ use crate::pg::session;
 use crate::tenant::registry;
 
 /// Tables of our own whose every change is an entry of the system chain.
-pub const CONFIGURATION: [&str; 8] = [
+pub const CONFIGURATION: [&str; 9] = [
+    "guard_setting",
     "tenants",
     "registered_table",
     "audited_table",

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 
 use crate::audit::transaction;
 use crate::error::Error;
+use crate::pg::commands::{self, Command};
 use crate::pg::guard::guard;
 use crate::pg::{leftover, scan, session};
 use crate::tenant::context;
@@ -104,6 +105,11 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: PostgreSQL passes a valid statement; the next hook or the standard function is called exactly once, with nothing
     // of this frame to drop. The pushed snapshot is popped after it, and by PostgreSQL's abort after an error.
     unsafe {
+        let judged = guard(|| {
+            let command = commands::look((*statement).utilityStmt);
+            crate::guard::before_statement(&command)?;
+            Ok(matches!(command, Command::Judged))
+        });
         let pushed = guard(|| {
             if let Some(what) = leftover::refused((*statement).utilityStmt, context::was_set()) {
                 return Err(Error::OutlivesContext { what });
@@ -132,6 +138,9 @@ unsafe extern "C-unwind" fn utility(
                 pg_sys::PopActiveSnapshot();
                 Ok(())
             });
+        }
+        if judged {
+            guard(crate::guard::after_statement);
         }
     }
 }

@@ -84,6 +84,16 @@ pub fn lock_checkpoint() {
     }
 }
 
+/// Lets transactions that the guard judges commit one after the other; waits. Kept until the commit is visible to others.
+pub fn lock_guard() {
+    // SAFETY: as above. The kind is one that no lane has.
+    unsafe {
+        let tag = tag(3, 0);
+        let _owner = TopOwner::enter();
+        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
+    }
+}
+
 /// Keeps two sessions from starting an incarnation at once; waits. Taken only then.
 pub fn lock_incarnation() {
     // SAFETY: as above. The kind is one that no lane has.

@@ -194,6 +194,27 @@ pub fn row_security_active(relid: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether row-level security is on for a table, and forced on its owner.
+pub fn row_security_forced(relid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up; the tuple is read before it is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relid));
+        if tuple.is_null() {
+            return false;
+        }
+        let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let forced = (*class).relrowsecurity && (*class).relforcerowsecurity;
+        pg_sys::ReleaseSysCache(tuple);
+        forced
+    }
+}
+
+/// Whether this process is connected to a database and in a transaction, so that catalogs can be read.
+pub fn has_database() -> bool {
+    // SAFETY: reads this process's state.
+    unsafe { pg_sys::MyDatabaseId != pg_sys::InvalidOid && pg_sys::IsTransactionState() }
+}
+
 /// Makes what was done so far visible to what follows in this transaction.
 pub fn next_command() {
     // SAFETY: within a transaction.
