@@ -100,8 +100,7 @@ fn the_floor_is_tested_once() {
         let plan: Vec<String> =
             app.rows(&format!("EXPLAIN (COSTS OFF) SELECT * FROM {table}"), &[]).iter().map(|r| r.get(0)).collect();
         let tests = plan.join("\n").matches("custody.tenant").count();
-        let expected = 1;
-        assert_eq!(tests, expected, "{table}: {plan:#?}");
+        assert_eq!(tests, 1, "{table}: {plan:#?}");
     }
 }
 
