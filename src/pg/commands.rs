@@ -96,7 +96,8 @@ pub unsafe fn look(statement: *mut pg_sys::Node) -> Command {
                 OBJECT_DATABASE | OBJECT_EVENT_TRIGGER => Command::Judged,
                 _ => Command::Other,
             },
-            T_ReassignOwnedStmt
+            T_DropOwnedStmt
+            | T_ReassignOwnedStmt
             | T_CreateRoleStmt
             | T_AlterRoleStmt
             | T_GrantRoleStmt
