@@ -135,6 +135,18 @@ pub fn candidates<'a>(column: &Column, checks: impl Iterator<Item = &'a Check>, 
         if textual {
             all.extend(strings.iter().filter_map(|s| from_pattern(s)));
         }
+        if column.base.starts_with("timestamp") || column.base == "date" {
+            // Within bounds like a partition's, and again and again another.
+            for day in strings.iter().filter_map(|s| s.get(..10)).filter(|d| d.is_ascii() && d.starts_with(['1', '2']))
+            {
+                for _ in 0..4 {
+                    let (month, day_of) = (&day[..8], day[8..].parse::<u64>().unwrap_or(1));
+                    let later = (day_of + random.below(28)).clamp(1, 28);
+                    let time = format!("{:02}:{:02}:{:02}", random.below(24), random.below(60), random.below(60));
+                    all.push(format!("{month}{later:02} {time}"));
+                }
+            }
+        }
         all.extend(strings);
         for number in numbers {
             if let Ok(n) = number.parse::<i64>() {
