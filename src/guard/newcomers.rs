@@ -51,7 +51,7 @@ pub fn take_in() -> Result<()> {
         if registry::tenant_column(relid)?.is_some() || !table.created && table.is_untenanted(column)? {
             continue;
         }
-        protect::protect(relid, column, false)?;
+        protect::protect(relid, column)?;
         taken.push(table);
     }
     const OWNER: &str = "SELECT pg_catalog.format('GRANT EXECUTE ON FUNCTION custody.capture() TO %I', r.rolname)
