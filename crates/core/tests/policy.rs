@@ -1,4 +1,4 @@
-//! What policies mean, judged from the trees that servers of every version we know make of them (tests/vectors/policies).
+//! What policies mean, judged from the trees that servers of every version we know make of them (tests/policies).
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ struct Server {
 
 impl Server {
     fn all() -> Vec<Server> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/policies");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/policies");
         let versions = [15, 16, 17, 18];
         versions
             .map(|v| {
