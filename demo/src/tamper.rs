@@ -213,7 +213,7 @@ VALUES ('{id}', '{}', '\\x{}', '{}', now());",
             "Cut off the chain's last transaction",
             |a| {
                 a.sql(&cut)?;
-                a.unseen("no heads given: a chain cut at its end is not seen")
+                a.unseen("no heads or checkpoints from outside given: a chain cut at its end is not seen")
             },
             &[("truncated", start)],
         )

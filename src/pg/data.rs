@@ -13,6 +13,40 @@ pub fn text(value: &str) -> Nulled {
     value.into_datum()
 }
 
+/// A value of variable length that is kept, so that a function called for every row need not make it anew. What got its Datum may
+/// read it as long as this lives.
+pub struct Kept(Vec<u64>);
+
+impl Kept {
+    /// Text.
+    pub fn text(value: &str) -> Self {
+        // A length word, itself included and shifted past two flag bits (varatt.h), and the bytes.
+        let length = (value.len() as u32 + 4) << 2;
+        let word = if cfg!(target_endian = "little") { length } else { length >> 2 };
+        Self::of(&[&word.to_ne_bytes(), value.as_bytes()].concat())
+    }
+
+    /// A uuid.
+    pub fn uuid(value: Uuid) -> Self {
+        Self::of(value.as_bytes())
+    }
+
+    /// Words, as PostgreSQL wants values aligned.
+    fn of(bytes: &[u8]) -> Self {
+        let word = |chunk: &[u8]| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_ne_bytes(word)
+        };
+        Self(bytes.chunks(8).map(word).collect())
+    }
+
+    /// The value.
+    pub fn datum(&self) -> Nulled {
+        Some(pg_sys::Datum::from(self.0.as_ptr()))
+    }
+}
+
 /// A uuid.
 pub fn uuid(value: Uuid) -> Nulled {
     pgrx::Uuid::from_bytes(*value.as_bytes()).into_datum()

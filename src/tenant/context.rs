@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID, value};
+use crate::pg::data::{self, Kept};
 use crate::pg::scan::{self, Key};
-use crate::pg::{context_setting, data, leftover, session, xact};
+use crate::pg::{context_setting, leftover, session, xact};
 use crate::sql_functions;
 use crate::tenant::token::{self, Proof};
 
@@ -24,7 +25,9 @@ pub struct Context {
     pub claims: Option<String>,
     /// What it keeps of the token that set it.
     token: Option<Proof>,
-    uuid: Option<Uuid>,
+    /// What the functions of the policies return, ready made: they are called for every row that no index leads to.
+    text: Kept,
+    uuid: Option<Kept>,
     int: Option<i32>,
     bigint: Option<i64>,
 }
@@ -34,6 +37,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Context>>> = const { RefCell::new(None) };
     /// Counts changes of the setting.
     static GENERATION: Cell<u64> = const { Cell::new(0) };
+    /// Contexts that were in force earlier in this transaction: somebody may still hold what they returned.
+    static EARLIER: RefCell<Vec<Rc<Context>>> = const { RefCell::new(Vec::new()) };
     /// What this transaction was set to act for, whatever was rolled back since.
     static SET: RefCell<Option<String>> = const { RefCell::new(None) };
     /// Whether this transaction has asked for its binding, and whether bindings may have changed since it was looked up.
@@ -44,8 +49,8 @@ thread_local! {
 }
 
 sql_functions! {
-    custody_tenant, pg_finfo_custody_tenant => |_| Ok(current()?.and_then(|c| data::text(&c.tenant)));
-    custody_tenant_uuid, pg_finfo_custody_tenant_uuid => |_| Ok(current()?.and_then(|c| c.uuid).and_then(data::uuid));
+    custody_tenant, pg_finfo_custody_tenant => |_| Ok(current()?.and_then(|c| c.text.datum()));
+    custody_tenant_uuid, pg_finfo_custody_tenant_uuid => |_| Ok(current()?.and_then(|c| c.uuid.as_ref()?.datum()));
     custody_tenant_int, pg_finfo_custody_tenant_int => |_| Ok(current()?.and_then(|c| c.int).and_then(value));
     custody_tenant_bigint, pg_finfo_custody_tenant_bigint => |_| Ok(current()?.and_then(|c| c.bigint).and_then(value));
     custody_subject, pg_finfo_custody_subject => |_| Ok(current()?.and_then(|c| c.subject.as_deref().and_then(data::text)));
@@ -132,13 +137,23 @@ pub fn assigned(value: &str) {
     let context = serde_json::from_str::<Value>(value).ok().and_then(|v| Context::read(&v)).map(Rc::new);
     CURRENT.with(|current| {
         if let Ok(mut current) = current.try_borrow_mut() {
-            *current = context;
+            keep(std::mem::replace(&mut *current, context));
+        }
+    });
+}
+
+/// Keeps a context that is no longer in force until the transaction ends.
+fn keep(context: Option<Rc<Context>>) {
+    EARLIER.with(|earlier| {
+        if let Ok(mut earlier) = earlier.try_borrow_mut() {
+            earlier.extend(context);
         }
     });
 }
 
 /// The transaction is over.
 pub fn transaction_ended() {
+    EARLIER.set(Vec::new());
     SET.set(None);
     BINDING_READ.set(false);
     leftover::transaction_ended();
@@ -147,10 +162,11 @@ pub fn transaction_ended() {
 impl Context {
     fn new(tenant: String) -> Self {
         // Only the canonical form counts: '01' and '1' would else be one tenant to a policy and two to the log.
-        let uuid = tenant.parse::<Uuid>().ok().filter(|u| u.to_string() == tenant);
+        let uuid = tenant.parse::<Uuid>().ok().filter(|u| u.to_string() == tenant).map(Kept::uuid);
         let int = tenant.parse::<i32>().ok().filter(|n| n.to_string() == tenant);
         let bigint = tenant.parse::<i64>().ok().filter(|n| n.to_string() == tenant);
-        Self { tenant, subject: None, claims: None, token: None, uuid, int, bigint }
+        let text = Kept::text(&tenant);
+        Self { tenant, subject: None, claims: None, token: None, text, uuid, int, bigint }
     }
 
     fn read(value: &Value) -> Option<Self> {
@@ -172,7 +188,7 @@ fn bound() -> Result<Option<Rc<Context>>> {
     let role = session::session_role();
     let read = BINDING_READ.replace(true);
     if !read && BINDINGS_CHANGED.replace(false) {
-        BOUND.set(None);
+        keep(BOUND.take().and_then(|(_, before)| before));
     }
     if let Some((of, bound)) = BOUND.with_borrow(Clone::clone)
         && of == role
@@ -181,7 +197,7 @@ fn bound() -> Result<Option<Rc<Context>>> {
     }
     let found = scan::our_rows("role_binding", &[Key::Oid(role)], |row| row.get::<String>(2))?;
     let bound = found.into_iter().next().map(|tenant| Rc::new(Context::new(tenant)));
-    BOUND.set(Some((role, bound.clone())));
+    keep(BOUND.replace(Some((role, bound.clone()))).and_then(|(_, before)| before));
     Ok(bound)
 }
 
