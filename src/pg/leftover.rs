@@ -91,7 +91,7 @@ pub fn refuse() -> Result<()> {
         Held::Yes => true,
         Held::Unknown => {
             let any = "SELECT true FROM pg_catalog.pg_cursors c WHERE c.is_holdable LIMIT 1";
-            !session::as_owner(|| spi::rows_now(any, &[], |row| row.get::<bool>(1)))?.is_empty()
+            !session::as_owner(|| spi::rows(any, &[], |row| row.get::<bool>(1)))?.is_empty()
         }
     };
     if held {
@@ -107,7 +107,9 @@ pub fn refuse() -> Result<()> {
     let any = "SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0) FROM pg_catalog.pg_depend d
                WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
                  AND d.refobjid OPERATOR(pg_catalog.=) $1 LIMIT 1";
-    let found = session::as_owner(|| spi::rows_now(any, &[schema.into()], |row| row.get::<String>(1)))?;
+    // The statement that is running may have made some; and a standby, where a context is set too, must not be asked to write.
+    let look = || spi::rows(any, &[schema.into()], |row| row.get::<String>(1));
+    let found = session::as_owner(|| session::with_new_snapshot(look))?;
     match found.into_iter().next() {
         None => Ok(()),
         Some(what) => Err(Error::LeftOver { what: format!("temporary {}", what.unwrap_or_default()) }),
