@@ -619,7 +619,7 @@ fn nothing_is_left_on_the_connection_for_the_next_tenant() {
         }
         // What goes with the transaction is as useful as ever.
         a.batch(&format!(
-            "BEGIN; CREATE TEMP TABLE mine (LIKE clinic.patients) ON COMMIT DROP; {call}; INSERT INTO mine {read}; UPDATE mine SET name = 'x'; COMMIT"
+            "BEGIN; {call}; CREATE TEMP TABLE mine (LIKE clinic.patients) ON COMMIT DROP; INSERT INTO mine {read}; UPDATE mine SET name = 'x'; COMMIT"
         ));
         assert_eq!(b.fails("SELECT * FROM mine"), "42P01");
 
@@ -715,11 +715,17 @@ fn session_mode_clears_the_connection_and_statement_mode_has_no_transactions() {
         {
             let mut a = connect();
             a.batch(
-                "SET custody.request_id = 'request of a'; SET search_path = clinic; PREPARE own AS SELECT 1; CREATE TEMP TABLE empty (id int);
+                "SET custody.request_id = 'request of a'; SET search_path = clinic; PREPARE own AS SELECT 1;
                  BEGIN; SELECT custody.assume_tenant('a'); SELECT * FROM patients; COMMIT",
             );
             assert_eq!(a.count("patients"), 0, "the context ends with the transaction here too");
-            a.batch("BEGIN; SELECT custody.assume_tenant('a')");
+            a.batch("CREATE TEMP TABLE empty (id int)");
+            assert_eq!(
+                a.fails("BEGIN; SELECT custody.assume_tenant('a')"),
+                "UC007",
+                "it would stand before a table of its name"
+            );
+            a.batch("ROLLBACK; BEGIN; CREATE TEMP TABLE left_open (id int)");
         }
         let mut b = connect();
         assert_eq!(b.one::<i64>("SELECT count(*) FROM clinic.patients"), 0);

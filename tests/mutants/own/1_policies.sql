@@ -8,7 +8,7 @@ ALTER TABLE clinic.notes DISABLE ROW LEVEL SECURITY;
 -- mutant: the same on a table that custody.protect made
 -- finds: CU003 clinic.patients
 ALTER TABLE clinic.patients DISABLE ROW LEVEL SECURITY;
--- proof: SELECT FROM clinic.patients WHERE tenant_id = 'b'
+-- no proof: a session that has loaded the library is held by it all the same; the next one that has not is not
 
 -- mutant: a new table with a tenant column and nothing else
 -- finds: CU001 clinic.labs
@@ -373,19 +373,19 @@ ALTER POLICY own ON clinic.notes USING (tenant_id = (nullif(current_setting('req
 -- finds: CU008 clinic.patients
 DROP POLICY custody_floor ON clinic.patients;
 CREATE POLICY research ON clinic.patients FOR SELECT TO custody_app USING (name IS NOT NULL);
--- proof: SELECT FROM clinic.patients WHERE tenant_id = 'b'
+-- no proof: a session that has loaded the library is held by it all the same; the next one that has not is not
 
 -- mutant: the floor is opened, and a permissive policy came
 -- finds: CU008 clinic.patients
 ALTER POLICY custody_floor ON clinic.patients USING (tenant_id = custody.tenant() OR name IS NOT NULL);
 CREATE POLICY research ON clinic.patients FOR SELECT TO custody_app USING (name IS NOT NULL);
--- proof: SELECT FROM clinic.patients WHERE tenant_id = 'b'
+-- no proof: a session that has loaded the library is held by it all the same; the next one that has not is not
 
 -- mutant: the floor is for another role, and a permissive policy came
 -- finds: CU008 clinic.patients
 ALTER POLICY custody_floor ON clinic.patients TO clinic_owner;
 CREATE POLICY research ON clinic.patients FOR SELECT TO custody_app USING (name IS NOT NULL);
--- proof: SELECT FROM clinic.patients WHERE tenant_id = 'b'
+-- no proof: a session that has loaded the library is held by it all the same; the next one that has not is not
 
 -- mutant: the trigger that refuses writes without a context is disabled
 -- finds: CU009 clinic.patients
