@@ -38,7 +38,8 @@ pub fn register() {
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn custody_launcher_main(_none: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    BackgroundWorker::connect_worker_to_spi(Some("postgres"), None);
+    // To no database: one that somebody is in can be neither copied nor dropped.
+    BackgroundWorker::connect_worker_to_spi(None, None);
     let mut verifying: HashMap<pg_sys::Oid, DynamicBackgroundWorker> = HashMap::new();
     let mut last = Instant::now();
     loop {
@@ -76,15 +77,13 @@ pub unsafe extern "C-unwind" fn custody_launcher_main(_none: pg_sys::Datum) {
 /// The databases that may be connected to.
 fn databases() -> Vec<pg_sys::Oid> {
     BackgroundWorker::transaction(|| {
-        Spi::connect(|client| {
-            let sql = "SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datallowconn AND NOT d.datistemplate";
-            let rows = client.select(sql, None, &[])?;
-            rows.map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, pgrx::spi::SpiError>>()
-        })
-        .unwrap_or_default()
-        .into_iter()
-        .flatten()
-        .collect()
+        let column = |row: &scan::Row<'_>, number: u32| row.get::<bool>(number as usize).unwrap_or(false);
+        let found = scan::rows(pg_sys::DatabaseRelationId, None, &[], |row| {
+            let open = column(row, pg_sys::Anum_pg_database_datallowconn)
+                && !column(row, pg_sys::Anum_pg_database_datistemplate);
+            open.then(|| row.get::<pg_sys::Oid>(pg_sys::Anum_pg_database_oid as usize)).flatten()
+        });
+        found.unwrap_or_default()
     })
 }
 
