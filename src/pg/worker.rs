@@ -121,10 +121,13 @@ pub unsafe extern "C-unwind" fn custody_checkpoint_main(database: pg_sys::Datum)
         return;
     }
     // Each in a transaction of its own, as CALL custody.checkpoint() does. The functions bring their search_path along.
-    run("SELECT custody.checkpoint_begin()");
-    run("SELECT custody.checkpoint_leaf()");
+    run_ours("SELECT custody.checkpoint_begin()");
+    run_ours("SELECT custody.checkpoint_leaf()");
     // It refuses to sign in a transaction that has an id, and `Spi::run` would give it one.
     BackgroundWorker::transaction(|| {
+        if !is_installed() {
+            return;
+        }
         let signed = Spi::connect(|client| client.select("SELECT custody.checkpoint_sign()", None, &[]).map(|_| ()));
         if let Err(e) = signed {
             pgrx::error!("custody.checkpoint_sign(): {e}");
@@ -141,11 +144,12 @@ pub unsafe extern "C-unwind" fn custody_verification_main(database: pg_sys::Datu
     if !connect(database) {
         return;
     }
-    let due = BackgroundWorker::transaction(move || {
-        Spi::get_one_with_args::<bool>("SELECT custody.verification_due($1)", &[schedule.into()])
+    let due = BackgroundWorker::transaction(move || match is_installed() {
+        true => Spi::get_one_with_args::<bool>("SELECT custody.verification_due($1)", &[schedule.into()]),
+        false => Ok(None),
     });
     if let Ok(Some(true)) = due {
-        run("SELECT custody.run_verification()");
+        run_ours("SELECT custody.run_verification()");
     }
 }
 
@@ -164,7 +168,24 @@ fn connect(database: pg_sys::Datum) -> bool {
     // Whatever the database's default is: a checkpoint has to see what is committed.
     run("SET default_transaction_isolation = 'read committed'");
     run("SET default_transaction_read_only = off");
-    BackgroundWorker::transaction(|| scan::our_table("verifications").is_some())
+    BackgroundWorker::transaction(is_installed)
+}
+
+/// Whether the schema custody is the extension's, and of a version that has what workers call. They are superusers, so it is asked in
+/// the very transaction that calls it.
+fn is_installed() -> bool {
+    scan::our_table("verifications").is_some()
+}
+
+/// Runs a statement that calls a function of ours in a transaction of its own, if it is ours.
+fn run_ours(sql: &'static str) {
+    BackgroundWorker::transaction(move || {
+        if is_installed()
+            && let Err(e) = Spi::run(sql)
+        {
+            pgrx::error!("{sql}: {e}");
+        }
+    });
 }
 
 /// Runs a statement in a transaction of its own. An error ends the worker, and is in the server's log.

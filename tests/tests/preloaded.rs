@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use custody_harness::{Cluster, SUPERUSER, must};
 use custody_tests::{Session, installation};
@@ -308,4 +308,41 @@ fn look_ups_are_remembered_and_forgotten() {
         app.0.query_one(query, &[]).unwrap();
     }
     assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+}
+
+/// Where the extension is not installed, anyone who may create a schema can make one called custody. Nobody may believe it: not the
+/// workers, which are superusers, and not a superuser's session.
+#[test]
+fn a_schema_of_that_name_is_not_the_extension() {
+    let cluster = cluster(&[PRELOAD, "custody.checkpoint_interval = 1", "max_worker_processes = 16"]);
+    let mut s = session(&cluster, SUPERUSER);
+    s.batch("CREATE ROLE mallory LOGIN CREATEDB");
+    session(&cluster, "mallory").batch("CREATE DATABASE hers");
+    let mut mallory = Session(cluster.connect("hers", "mallory").unwrap());
+    mallory.batch(
+        "CREATE SCHEMA custody; CREATE TABLE custody.verifications (); CREATE TABLE custody.entry ();
+         CREATE TABLE custody.registered_table (target regclass PRIMARY KEY, kind text, tenant_column name);
+         CREATE TABLE custody.guard_armed (only_row boolean PRIMARY KEY); INSERT INTO custody.guard_armed VALUES (true);
+         CREATE TABLE custody.guard_setting (only_row boolean PRIMARY KEY, mode text, tenant_column name, audit boolean, set_at timestamptz);
+         INSERT INTO custody.guard_setting VALUES (true, 'reject', 'tenant_id', true, now());
+         CREATE SEQUENCE called;
+         CREATE FUNCTION own() RETURNS bigint LANGUAGE plpgsql AS $$
+           BEGIN PERFORM nextval('public.called'); ALTER ROLE mallory SUPERUSER; RETURN 1; END $$;
+         CREATE FUNCTION custody.checkpoint_begin() RETURNS bigint LANGUAGE sql AS 'SELECT public.own()';
+         CREATE FUNCTION custody.checkpoint_leaf() RETURNS bigint LANGUAGE sql AS 'SELECT public.own()';
+         CREATE FUNCTION custody.checkpoint_sign() RETURNS bigint LANGUAGE sql AS 'SELECT public.own()';
+         CREATE FUNCTION custody.verification_due(text) RETURNS boolean LANGUAGE sql AS 'SELECT public.own() = 1';
+         CREATE FUNCTION custody.run_verification() RETURNS bigint LANGUAGE sql AS 'SELECT public.own()';
+         CREATE FUNCTION custody.guard_findings(boolean) RETURNS text LANGUAGE sql AS 'SELECT public.own()::text'",
+    );
+    let mut there = Session(cluster.connect("hers", SUPERUSER).unwrap());
+    there.batch(
+        "CREATE ROLE nobody; DROP ROLE nobody; SET session_replication_role = replica; RESET session_replication_role",
+    );
+    there.batch("CREATE TABLE t (tenant_id text); BEGIN; TRUNCATE t; SELECT * FROM t; COMMIT");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!s.one::<bool>("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"), "mallory became a superuser");
+    assert!(!there.one::<bool>("SELECT is_called FROM public.called"), "her functions were called for others");
+    // And the extension cannot be installed over it.
+    assert_eq!(there.fails("CREATE EXTENSION pg_custody"), "42P06");
 }
