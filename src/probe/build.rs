@@ -1,15 +1,17 @@
 //! Rows to attempt things on: built like a user would have to, past every constraint, as the table's owner. What cannot be built
 //! is said, with the reason.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use custody_core::candidate::{Random, candidates, fresh};
 
-use super::facts::{Check, Column, Reference, Relation, ident, literal, look, oid, quote, relation};
+use super::facts::{Check, Column, Reference, Relation, ident, literal, look, look_one, oid, quote, relation};
 use crate::audit::transaction;
 use crate::error::Result;
 use crate::pg::attempt::{self, Answer, Caught};
+use crate::pg::session;
 use crate::tenant::context;
 
 /// Values by column, as text; NULL is none.
@@ -35,9 +37,12 @@ const COMBINATIONS: usize = 200_000;
 
 pub struct Builder {
     pub random: Random,
-    /// The search_path that users' functions expect, and the setting that a hand-written policy reads.
-    pub path: String,
+    /// The setting that a hand-written policy reads.
     pub setting: Option<String>,
+    /// Who asked for the probe.
+    caller: u32,
+    /// The search_path that each role's triggers and functions expect.
+    paths: RefCell<HashMap<u32, String>>,
     known: HashMap<u32, Rc<Relation>>,
     valid: HashMap<(String, String), bool>,
 }
@@ -56,10 +61,27 @@ struct Plan<'a> {
 }
 
 impl Builder {
-    pub fn new(path: String, setting: Option<String>) -> Result<Self> {
+    pub fn new(setting: Option<String>) -> Result<Self> {
         let mut seed = [0; 8];
         transaction::fill_random(&mut seed)?;
-        Ok(Self { random: Random::new(seed), path, setting, known: HashMap::new(), valid: HashMap::new() })
+        Ok(Self {
+            random: Random::new(seed),
+            setting,
+            caller: session::current_role().to_u32(),
+            paths: RefCell::default(),
+            known: HashMap::new(),
+            valid: HashMap::new(),
+        })
+    }
+
+    /// A role's own search_path: under another's, what the role calls by unqualified names would be what that other chose.
+    fn path(&self, role: u32) -> String {
+        if let Some(known) = self.paths.borrow().get(&role) {
+            return known.clone();
+        }
+        let path = search_path(role).unwrap_or_else(|_| "pg_catalog, pg_temp".into());
+        self.paths.borrow_mut().insert(role, path.clone());
+        path
     }
 
     pub fn relation(&mut self, number: u32) -> Result<Rc<Relation>> {
@@ -73,11 +95,12 @@ impl Builder {
 
     /// Runs `work` as a role, for a tenant, with the settings of an application's session. Within a subtransaction.
     pub fn act<T>(&self, role: u32, tenant: Option<&str>, work: impl FnOnce() -> T) -> T {
+        let path = self.path(role);
         context::lent(tenant, || {
             if let Some(setting) = &self.setting {
                 attempt::set_local(setting, tenant.unwrap_or_default(), false);
             }
-            attempt::set_local("search_path", &self.path, false);
+            attempt::set_local("search_path", &path, false);
             attempt::as_role(oid(role), work)
         })
     }
@@ -97,6 +120,10 @@ impl Builder {
         }
         if !matches!(relation.kind.as_str(), "r" | "p") {
             return Ok(Err(format!("{} is no table", relation.name)));
+        }
+        // Its rows are built as its owner, and what is in it is looked at.
+        if !may_act_for(self.caller, relation.owner)? {
+            return Ok(Err(format!("{} belongs to a role that you are not a member of", relation.name)));
         }
         let tenant_column = tenant_column.filter(|c| relation.column(c).is_some());
         let mut fixed = fixed.clone();
@@ -316,12 +343,14 @@ impl Builder {
         let whole = undecided.is_empty();
         let borrowed = match plan.own_parents.contains(&reference.name) && !whole {
             true => None,
+            false if !may_act_for(self.caller, parent.owner)? => None,
             false => stored(&parent, &parent.name, &condition(&parent, &wanted))?,
         };
         let parent_row = match borrowed {
             Some(row) => row,
             None => match self.build(reference.parent, tenant_column.as_deref(), plan.tenant, &fixed, above)? {
                 Ok(row) => row,
+                Err(why) if !may_act_for(self.caller, parent.owner)? => return Ok(Err(why)),
                 // Rather a parent that others refer to as well than none.
                 Err(why) => match stored(&parent, &parent.name, &condition(&parent, &wanted))? {
                     Some(row) => row,
@@ -458,7 +487,7 @@ impl Builder {
             }
         }
         if accepted.is_empty() {
-            for value in elsewhere(column)? {
+            for value in elsewhere(column, self.caller)? {
                 if self.is_valid(plan, column, Some(&value))? {
                     accepted.push(Some(value));
                 }
@@ -552,13 +581,31 @@ pub fn stored(relation: &Relation, from: &str, condition: &str) -> Result<Option
     Ok(Some(Row { leaf, ctid, stored, given: None }))
 }
 
-/// Values of the same type from anywhere in the database.
-fn elsewhere(column: &Column) -> Result<Vec<String>> {
+/// Whether one role has what another has, so that it may be shown, and made to do, what the other could.
+fn may_act_for(caller: u32, owner: u32) -> Result<bool> {
+    Ok(look_one(&format!("SELECT pg_has_role({caller}, {owner}, 'USAGE')"))?.as_deref() == Some("t"))
+}
+
+/// What a role's sessions find names by.
+fn search_path(role: u32) -> Result<String> {
+    let found = look_one(&format!(
+        "SELECT coalesce((
+           SELECT substr(s.setting, 13) FROM pg_db_role_setting d CROSS JOIN LATERAL unnest(d.setconfig) AS s (setting)
+           WHERE s.setting LIKE 'search\\_path=%' AND d.setrole IN (0, {role}) AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+           ORDER BY d.setrole = 0, d.setdatabase = 0 LIMIT 1),
+         (SELECT reset_val FROM pg_settings WHERE name = 'search_path'))"
+    ))?;
+    Ok(found.unwrap_or_else(|| "public".into()))
+}
+
+/// Values of the same type from any table whose rows the caller may be shown.
+fn elsewhere(column: &Column, caller: u32) -> Result<Vec<String>> {
     let places = look(&format!(
         "SELECT format('SELECT %1$I FROM ONLY %2$I.%3$I WHERE %1$I IS NOT NULL LIMIT 2', a.attname, n.nspname, c.relname)
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE a.atttypid = {} AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' AND c.relpersistence <> 't'
-           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'custody') AND n.nspname NOT LIKE 'pg\\_%' LIMIT 20",
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'custody') AND n.nspname NOT LIKE 'pg\\_%'
+           AND pg_has_role({caller}, c.relowner, 'USAGE') LIMIT 20",
         column.type_oid
     ))?;
     let mut values = Vec::new();

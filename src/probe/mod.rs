@@ -220,7 +220,7 @@ fn attempt_all(
             hint: "Probe in a transaction of its own.".into(),
         });
     }
-    let mut builder = Builder::new(search_path(role.oid)?, setting)?;
+    let mut builder = Builder::new(setting)?;
     let relation = builder.relation(target)?;
     if !matches!(relation.kind.as_str(), "r" | "p") {
         return Err(Error::CannotProbe {
@@ -245,18 +245,6 @@ fn attempt_all(
     prober.table(&relation, &column, &a, &b, "table")?;
     prober.indirect(&relation, &column, &a, &b)?;
     Ok(prober.notes)
-}
-
-/// What applications of this role find names by, so that triggers and functions find what they expect.
-fn search_path(role: u32) -> Result<String> {
-    let found = look_one(&format!(
-        "SELECT coalesce((
-           SELECT substr(s.setting, 13) FROM pg_db_role_setting d CROSS JOIN LATERAL unnest(d.setconfig) AS s (setting)
-           WHERE s.setting LIKE 'search\\_path=%' AND d.setrole IN (0, {role}) AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-           ORDER BY d.setrole = 0, d.setdatabase = 0 LIMIT 1),
-         (SELECT reset_val FROM pg_settings WHERE name = 'search_path'))"
-    ))?;
-    Ok(found.unwrap_or_else(|| "public".into()))
 }
 
 /// The tenant column: as named, as registered, or as it is usually called.

@@ -615,3 +615,41 @@ fn few_attempts_are_undecided_on_a_django_applications_schema() {
     assert_eq!(s.count("custody.log WHERE op = 'PROBE'"), tables.len() as i64);
     s.assert_valid();
 }
+
+/// Rows are built as their table's owner. What the role that is probed, or the one that asks, would find names by must not decide what
+/// those owners call.
+#[test]
+fn nobody_else_chooses_what_an_owner_calls() {
+    let db = Db::clinic();
+    let (app, admin) = (db.app_name(), format!("{}_admin", db.name));
+    let mut s = db.superuser();
+    s.batch(&format!(
+        "CREATE ROLE {admin} LOGIN IN ROLE custody_admin; CREATE SCHEMA evil AUTHORIZATION {admin}; GRANT USAGE ON SCHEMA evil TO PUBLIC;
+         GRANT USAGE ON SCHEMA clinic TO {admin}; GRANT REFERENCES ON clinic.patients TO {admin};
+         GRANT USAGE ON SCHEMA custody TO {admin}; GRANT CREATE ON SCHEMA public TO {admin};
+         INSERT INTO clinic.patients (tenant_id, id, name) VALUES ('a', 1, 'only Ada''s own')"
+    ));
+    let mut evil = db.session(&admin);
+    // A sequence's value stays, whatever is rolled back.
+    evil.batch(
+        "CREATE SEQUENCE evil.called; GRANT USAGE ON evil.called TO PUBLIC;
+         CREATE FUNCTION evil.is_called(v pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS $$
+           BEGIN IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN PERFORM nextval('evil.called'); END IF; RETURN true; END $$;
+         CREATE DOMAIN evil.text AS pg_catalog.text CHECK (evil.is_called(VALUE))",
+    );
+    // The role that is probed.
+    s.batch(&format!("ALTER ROLE {app} SET search_path = evil, pg_catalog"));
+    let (summary, all) = probe(&mut s, &format!("'clinic.patients', '{app}'"));
+    assert!(!s.one::<bool>("SELECT is_called FROM evil.called"), "called for the table's owner: {summary:?} {all:#?}");
+    s.batch(&format!("ALTER ROLE {app} RESET search_path"));
+    // The one who asks, about his own table, which refers to another's.
+    s.batch(&format!("ALTER ROLE {admin} SET search_path = evil, pg_catalog"));
+    let mut asks = db.session(&admin);
+    asks.batch(
+        "CREATE TABLE public.mine (tenant_id pg_catalog.text NOT NULL, id int PRIMARY KEY, patient int NOT NULL,
+           FOREIGN KEY (tenant_id, patient) REFERENCES clinic.patients)",
+    );
+    let (summary, all) = probe(&mut asks, &format!("'public.mine', '{admin}', 'tenant_id'"));
+    assert!(!s.one::<bool>("SELECT is_called FROM evil.called"), "called for the parent's owner: {summary:?} {all:#?}");
+    assert!(all.iter().any(|f| f.detail.contains("belongs to a role that you are not a member of")), "{all:#?}");
+}
