@@ -1,6 +1,7 @@
 //! What holds a protected table whatever its policies are: core's hook for restrictive policies, and a check of permissions that
 //! refuses the table where row-level security is switched off, as no policy is asked there.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
@@ -9,10 +10,28 @@ use crate::error::{Error, Result};
 use crate::guard::protected;
 use crate::pg::guard::guard;
 use crate::pg::moment::our_function;
-use crate::pg::{data, session};
+use crate::pg::{data, guard_hooks, session};
 
 static mut PREVIOUS_RESTRICTIVE: pg_sys::row_security_policy_hook_type = None;
 static mut PREVIOUS_PERMISSIONS: pg_sys::ExecutorCheckPerms_hook_type = None;
+
+thread_local! {
+    /// Whether the two hooks look away.
+    static ABSENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` as in a session that has not loaded the library, if sessions need not have: what holds only because the session that asks
+/// has used pg_custody before does not hold for an application that connects afresh. For `custody.probe`.
+pub fn as_applications_have_it<T>(work: impl FnOnce() -> T) -> T {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            ABSENT.set(self.0);
+        }
+    }
+    let _back = Back(ABSENT.replace(!guard_hooks::preloaded()));
+    work()
+}
 
 /// Installs the two hooks before those already there.
 pub fn install() {
@@ -35,6 +54,9 @@ unsafe extern "C-unwind" fn restrictive(
             Some(previous) => previous(command, relation),
             None => std::ptr::null_mut(),
         };
+        if ABSENT.get() {
+            return policies;
+        }
         guard(|| {
             Ok(match protected::of((*relation).rd_id)? {
                 Some(column) => pg_sys::lappend(policies, floor((*relation).rd_id, &column)?.cast()),
@@ -111,6 +133,9 @@ unsafe extern "C-unwind" fn permissions(range_table: *mut pg_sys::List, raise: b
             && !previous(range_table, raise)
         {
             return false;
+        }
+        if ABSENT.get() {
+            return true;
         }
         guard(|| match unguarded(range_table)? {
             Some(relid) if raise => Err(Error::Unguarded { table: session::relation_name(relid) }),

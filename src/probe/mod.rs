@@ -14,7 +14,7 @@ use crate::audit::transaction::{self, Record};
 use crate::error::{Error, Result};
 use crate::pg::attempt;
 use crate::pg::call::{Call, Oid};
-use crate::pg::{data, session, spi};
+use crate::pg::{data, floor, session, spi};
 use crate::sql_functions;
 use crate::tenant::context;
 
@@ -107,7 +107,8 @@ fn probe(target: Oid, role: Option<Oid>, column: Option<String>, setting: Option
     let (mut reported, found_in) = (None, &mut found);
     let outcome = attempt::rolled_back(|| {
         prepare();
-        reported = Some(attempt_all(target.to_u32(), &role, column, setting, found_in));
+        reported =
+            Some(floor::as_applications_have_it(|| attempt_all(target.to_u32(), &role, column, setting, found_in)));
         Ok(())
     })?;
     if let Err(caught) = outcome {
