@@ -79,7 +79,8 @@ unsafe fn floor(relid: pg_sys::Oid, column: &str) -> Result<*mut pg_sys::RowSecu
         }
         let (mut kind, mut modifier, mut collation) = (pg_sys::InvalidOid, 0, pg_sys::InvalidOid);
         pg_sys::get_atttypetypmodcoll(relid, attribute, &mut kind, &mut modifier, &mut collation);
-        let function: &CStr = match kind {
+        // A domain over one of these is compared as what it is made of.
+        let function: &CStr = match pg_sys::getBaseType(kind) {
             pg_sys::TEXTOID | pg_sys::VARCHAROID => c"tenant",
             pg_sys::UUIDOID => c"tenant_uuid",
             pg_sys::INT2OID | pg_sys::INT4OID => c"tenant_int",
