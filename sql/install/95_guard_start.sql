@@ -15,10 +15,13 @@ WITH t AS MATERIALIZED (
   FROM t
   JOIN pg_catalog.pg_policy p ON p.polrelid = t.relid
   CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS qual, pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS chk) e
-  WHERE (p.polname = 'custody_floor' AND NOT p.polpermissive OR p.polname = 'custody_tenant' AND p.polpermissive)
-    AND p.polcmd = '*' AND p.polroles = '{0}' AND coalesce(e.chk, e.qual) = e.qual
+  -- Tables that 0.1.0 protected let everybody at custody_tenant.
+  WHERE (p.polname = 'custody_floor' AND NOT p.polpermissive AND p.polroles = '{0}'
+         OR p.polname = 'custody_tenant' AND p.polpermissive AND p.polroles IN ('{0}', ARRAY['custody_app'::pg_catalog.regrole::oid]))
+    AND p.polcmd = '*' AND coalesce(e.chk, e.qual) = e.qual
     AND e.qual IN (SELECT pg_catalog.format(s.shape, t.tenant_column, f.name)
-                   FROM (VALUES ('(%I = custody.%s())'), ('((%I)::text = custody.%s())')) AS s (shape)
+                   FROM (VALUES ('(%I = custody.%s())'), ('((%I)::text = custody.%s())'), ('((%I)::uuid = custody.%s())'), ('((%I)::integer = custody.%s())'),
+                                ('((%I)::bigint = custody.%s())')) AS s (shape)
                    CROSS JOIN (VALUES ('tenant'), ('tenant_uuid'), ('tenant_int'), ('tenant_bigint')) AS f (name))
 )
 SELECT w.id, 'critical' AS severity, t.relid, t.object, w.problem, 'The table is registered as protected, and that must hold after every command, not only when the transaction commits.' AS consequence,

@@ -46,7 +46,7 @@ SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.forma
        coalesce((SELECT k.collisdeterministic FROM pg_catalog.pg_collation k WHERE k.oid = a.attcollation), true),
        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indisvalid),
        EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'custody_tenant' AND p.polpermissive AND p.polcmd = '*'
-               AND p.polroles = '{0}' AND pg_catalog.pg_get_expr(p.polqual, c.oid) = t.expression AND pg_catalog.pg_get_expr(p.polwithcheck, c.oid) = t.expression),
+               AND p.polroles IN ('{0}', ARRAY['custody_app'::pg_catalog.regrole::oid]) AND pg_catalog.pg_get_expr(p.polqual, c.oid) = t.expression AND pg_catalog.pg_get_expr(p.polwithcheck, c.oid) = t.expression),
        EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'custody_floor' AND NOT p.polpermissive AND p.polcmd = '*'
                AND p.polroles = '{0}' AND pg_catalog.pg_get_expr(p.polqual, c.oid) = t.expression AND pg_catalog.pg_get_expr(p.polwithcheck, c.oid) = t.expression),
        EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '!custody_require_context' AND g.tgenabled = 'A'

@@ -172,15 +172,17 @@ impl Plan<'_> {
             EXCLUSIVE,
             Some(format!("ALTER TABLE {TABLE} ALTER COLUMN {COLUMN} DROP DEFAULT")),
         );
-        for (there, policy, kind) in
-            [(table.permissive, "custody_tenant", "PERMISSIVE"), (table.floor, "custody_floor", "RESTRICTIVE")]
-        {
+        // What lets in is for the application; what keeps apart is for everybody.
+        for (there, policy, kind, roles) in [
+            (table.permissive, "custody_tenant", "PERMISSIVE", "custody_app"),
+            (table.floor, "custody_floor", "RESTRICTIVE", "PUBLIC"),
+        ] {
             let other = !there && table.policies.iter().any(|p| p == policy);
             self.step(other, format!("DROP POLICY {policy} ON {name}"), EXCLUSIVE, None);
             self.step(
                 !there,
                 format!(
-                    "CREATE POLICY {policy} ON {name} AS {kind} FOR ALL TO PUBLIC USING {expression} WITH CHECK {expression}"
+                    "CREATE POLICY {policy} ON {name} AS {kind} FOR ALL TO {roles} USING {expression} WITH CHECK {expression}"
                 ),
                 EXCLUSIVE,
                 Some(format!("DROP POLICY IF EXISTS {policy} ON {TABLE}")),
