@@ -6,46 +6,138 @@ use custody_core::token::TokenError;
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub enum Error {
-    NoContext { table: String },
-    AssumeRefused { tenant: String, role: String },
-    BoundElsewhere { tenant: String, role: String },
-    OtherContext { set: String, wanted: String },
+    NoContext {
+        table: String,
+    },
+    AssumeRefused {
+        tenant: String,
+        role: String,
+    },
+    BoundElsewhere {
+        tenant: String,
+        role: String,
+    },
+    OtherContext {
+        set: String,
+        wanted: String,
+    },
     BadToken(TokenError),
     TokenExpired,
-    TokenWithdrawn { why: &'static str },
+    TokenWithdrawn {
+        why: &'static str,
+    },
     CannotSpend,
-    BadKeySet { why: String },
+    BadKeySet {
+        why: String,
+    },
     ReservedSetting,
-    OutlivesContext { what: &'static str },
-    LeftOver { what: String },
-    TenantDoesNotFit { table: String, tenant: String, column_type: String },
-    RoleNotConstrained { role: String, why: &'static str },
-    BadArgument { name: &'static str, why: String },
-    CannotProtect { table: String, why: String, hint: String },
-    NotProtected { table: String },
-    NotPrepared { table: String, steps: String },
-    WouldCheckNothing { table: String, role: String },
-    NoSuchSchema { schema: String },
-    NotRegistered { table: String },
-    AppendOnly { what: &'static str },
-    CannotAudit { table: String, why: String, hint: String },
-    NotAudited { table: String },
-    KeyMissing { path: String, why: String },
-    TooLarge { bytes: usize },
+    OutlivesContext {
+        what: &'static str,
+    },
+    LeftOver {
+        what: String,
+    },
+    TenantDoesNotFit {
+        table: String,
+        tenant: String,
+        column_type: String,
+    },
+    RoleNotConstrained {
+        role: String,
+        why: &'static str,
+    },
+    BadArgument {
+        name: &'static str,
+        why: String,
+    },
+    CannotProtect {
+        table: String,
+        why: String,
+        hint: String,
+    },
+    NotProtected {
+        table: String,
+    },
+    NotPrepared {
+        table: String,
+        steps: String,
+    },
+    WouldCheckNothing {
+        table: String,
+        role: String,
+    },
+    NoSuchSchema {
+        schema: String,
+    },
+    NotRegistered {
+        table: String,
+    },
+    AppendOnly {
+        what: &'static str,
+    },
+    CannotAudit {
+        table: String,
+        why: String,
+        hint: String,
+    },
+    NotAudited {
+        table: String,
+    },
+    KeyMissing {
+        path: String,
+        why: String,
+    },
+    TooLarge {
+        bytes: usize,
+    },
     CannotPrepare,
-    CannotCheckpoint { why: &'static str },
-    NoSuchSeverity { severity: String },
-    CannotProbe { table: String, why: String, hint: String },
-    ProbeRefused { table: String, why: String, hint: String },
-    NotVerified { summary: String, findings: String },
-    Unguarded { table: String },
-    FloorCannotBe { table: String, why: String },
-    Unisolated { what: &'static str, finding: String, why: String, fix: String },
-    GuardRefuses { what: String, why: String },
+    CannotCheckpoint {
+        why: &'static str,
+    },
+    NoSuchSeverity {
+        severity: String,
+    },
+    CannotProbe {
+        table: String,
+        why: String,
+        hint: String,
+    },
+    ProbeRefused {
+        table: String,
+        why: String,
+        hint: String,
+    },
+    NotVerified {
+        summary: String,
+        findings: String,
+    },
+    Unguarded {
+        table: String,
+    },
+    FloorCannotBe {
+        table: String,
+        why: String,
+    },
+    Unisolated {
+        what: &'static str,
+        finding: String,
+        why: String,
+        fix: String,
+    },
+    GuardRefuses {
+        what: String,
+        why: String,
+    },
     SchemaGone,
+    /// A MERGE whose target was not marked as read.
+    BlindMerge {
+        table: String,
+    },
     NotStarted,
     AlreadyStarted,
-    Internal { what: String },
+    Internal {
+        what: String,
+    },
 }
 
 /// An error's parts, as PostgreSQL shows them.
@@ -260,6 +352,12 @@ impl Error {
                 "the schema custody is gone, or has another name".into(),
                 "Nothing would be recorded or guarded any more, so no DDL is allowed.".into(),
                 "Rename it back.".into(),
+            ),
+            Self::BlindMerge { table } => (
+                "UC065",
+                format!("a MERGE that does not read {table}, whose rows it is to tell apart"),
+                "It was parsed without pg_custody: as a body in BEGIN ATOMIC, or prepared before the library was loaded. It would come upon rows that row-level security hides, and tell of them.".into(),
+                "Name a column of the target in its ON condition; or prepare it again; or write the function's body as a string.".into(),
             ),
             Self::NotStarted => (
                 "UC090",

@@ -9,7 +9,7 @@ use crate::audit::transaction;
 use crate::error::Error;
 use crate::pg::commands::{self, Command};
 use crate::pg::guard::guard;
-use crate::pg::{leftover, scan, session};
+use crate::pg::{leftover, merge, scan, session};
 use crate::tenant::context;
 
 static mut PREVIOUS_EXECUTOR_START: pg_sys::ExecutorStart_hook_type = None;
@@ -30,6 +30,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     // SAFETY: PostgreSQL passes a valid query; the hook before ours, or the standard one, is called exactly once.
     unsafe {
         guard(|| {
+            merge::refuse_blind(query)?;
             if transaction::has_unwritten() && !session::in_parallel_mode() && may_read_log(query) {
                 transaction::flush()?;
                 see_what_was_flushed(query);

@@ -3,7 +3,9 @@
 
 use pgrx::pg_sys;
 
+use crate::error::{Error, Result};
 use crate::pg::guard::guard;
+use crate::pg::session;
 
 static mut PREVIOUS: pg_sys::post_parse_analyze_hook_type = None;
 
@@ -41,5 +43,33 @@ unsafe extern "C-unwind" fn analyzed(
         if let Some(previous) = PREVIOUS {
             previous(state, query, jumble);
         }
+    }
+}
+
+/// Refuses a MERGE that was parsed where the hook is not called: the body of a function in BEGIN ATOMIC, or a statement prepared before
+/// the library was loaded.
+///
+/// # Safety
+/// To be called with the query that PostgreSQL passed to the hook that starts it.
+pub unsafe fn refuse_blind(query: *mut pg_sys::QueryDesc) -> Result<()> {
+    // SAFETY: the caller promises it; a plan's range table is one of entries.
+    unsafe {
+        let plan = (*query).plannedstmt;
+        if (*query).operation != pg_sys::CmdType::CMD_MERGE || plan.is_null() || (*plan).rtable.is_null() {
+            return Ok(());
+        }
+        const WRITES: u32 = pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE;
+        let entries = (*plan).rtable;
+        for n in 0..(*entries).length as usize {
+            let entry = (*(*entries).elements.add(n)).ptr_value.cast::<pg_sys::RangeTblEntry>();
+            let blind = (*entry).requiredPerms & WRITES != 0 && (*entry).requiredPerms & pg_sys::ACL_SELECT == 0;
+            if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
+                && blind
+                && session::row_security_active_for((*entry).relid, (*entry).checkAsUser)
+            {
+                return Err(Error::BlindMerge { table: session::relation_name((*entry).relid) });
+            }
+        }
+        Ok(())
     }
 }

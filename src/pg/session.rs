@@ -188,10 +188,13 @@ pub fn in_transaction_block() -> bool {
 
 /// Whether row-level security applies to the current role on a table.
 pub fn row_security_active(relid: pg_sys::Oid) -> bool {
+    row_security_active_for(relid, pg_sys::InvalidOid)
+}
+
+/// Whether row-level security applies to a role on a table.
+pub fn row_security_active_for(relid: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up; an InvalidOid role means the current one.
-    unsafe {
-        pg_sys::check_enable_rls(relid, pg_sys::InvalidOid, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
-    }
+    unsafe { pg_sys::check_enable_rls(relid, role, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
 }
 
 /// Whether row-level security is on for a table, and forced on its owner.

@@ -1,6 +1,6 @@
 //! Promises I1 to I4: what another tenant's session can see, change or find out, and how the context could be forged.
 
-use custody_tests::{Db, now, state, token, token_key};
+use custody_tests::{Db, Session, now, state, token, token_key};
 use postgres::NoTls;
 use serde_json::json;
 
@@ -515,4 +515,42 @@ fn a_binding_that_changes_holds_for_open_sessions_from_their_next_transaction_on
     sees(2);
     admin.batch(&format!("SELECT custody.unbind_role('{app}')"));
     sees(0);
+}
+
+/// Parsed where pg_custody is not asked, such a MERGE would come upon rows that are hidden, and tell of them by its error.
+#[test]
+fn a_merge_parsed_elsewhere_tells_nothing() {
+    let db = Db::clinic();
+    let app = db.app_name();
+    let mut s = db.superuser();
+    s.batch(&format!("CREATE SCHEMA apps AUTHORIZATION {app}"));
+    let mut app = db.app();
+    // Before its session has used pg_custody.
+    app.batch(
+        "PREPARE early AS MERGE INTO clinic.patients USING (VALUES (1)) v (x) ON true WHEN MATCHED THEN UPDATE SET name = 'x'",
+    );
+    for (name, action) in [
+        ("u", "WHEN MATCHED THEN UPDATE SET name = 'x'"),
+        ("d", "WHEN MATCHED THEN DELETE"),
+        ("i", "WHEN NOT MATCHED THEN INSERT (id, name) VALUES (7, 'x')"),
+    ] {
+        app.batch(&format!(
+            "CREATE FUNCTION apps.{name}() RETURNS void BEGIN ATOMIC MERGE INTO clinic.patients USING (VALUES (1)) v (x) ON true {action}; END"
+        ));
+    }
+    app.batch("CREATE FUNCTION apps.reads() RETURNS void BEGIN ATOMIC MERGE INTO clinic.patients p USING (VALUES (1)) v (x) ON p.id = v.x WHEN MATCHED THEN DELETE; END");
+    let told = |app: &mut Session| -> Vec<String> {
+        ["SELECT apps.u()", "SELECT apps.d()", "SELECT apps.i()", "EXECUTE early"]
+            .map(|sql| {
+                app.batch("BEGIN; SELECT custody.assume_tenant('a')");
+                let said = app.0.simple_query(sql).map_or_else(|e| state(&e), |_| "done".into());
+                app.batch("ROLLBACK");
+                said
+            })
+            .into()
+    };
+    let without = told(&mut app);
+    s.batch("INSERT INTO clinic.patients (tenant_id, id, name) VALUES ('b', 1, 'Bo')");
+    assert_eq!(told(&mut app), without, "it tells that another tenant has a row");
+    app.as_tenant("a", "SELECT apps.reads()");
 }
