@@ -168,6 +168,8 @@ fn connect(database: pg_sys::Datum) -> bool {
     // Whatever the database's default is: a checkpoint has to see what is committed.
     run("SET default_transaction_isolation = 'read committed'");
     run("SET default_transaction_read_only = off");
+    // What a policy names may be locked for as long as someone likes, and other databases wait for this worker.
+    run("SET lock_timeout = '5s'");
     BackgroundWorker::transaction(is_installed)
 }
 

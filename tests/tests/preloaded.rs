@@ -346,3 +346,26 @@ fn a_schema_of_that_name_is_not_the_extension() {
     // And the extension cannot be installed over it.
     assert_eq!(there.fails("CREATE EXTENSION pg_custody"), "42P06");
 }
+
+/// A checkpoint prints policies, for which PostgreSQL locks the tables that they name: who may lock one holds up no other database.
+#[test]
+fn a_lock_in_one_database_holds_up_no_others_checkpoints() {
+    let cluster = cluster(&[PRELOAD, "custody.checkpoint_interval = 1", "max_worker_processes = 16"]);
+    let mut s = session(&cluster, SUPERUSER);
+    s.batch("CREATE DATABASE other");
+    s.batch("CREATE EXTENSION pg_custody");
+    let mut other = Session(cluster.connect("other", SUPERUSER).unwrap());
+    other.batch(
+        "CREATE EXTENSION pg_custody; CREATE TABLE named (id int); CREATE TABLE t (tenant_id text, id int); SELECT custody.protect('t');
+         CREATE POLICY sub ON t AS RESTRICTIVE USING (id NOT IN (SELECT id FROM named)); CREATE ROLE app LOGIN IN ROLE custody_app; GRANT UPDATE ON named TO app",
+    );
+    let mut app = Session(cluster.connect("other", "app").unwrap());
+    app.batch("BEGIN; LOCK TABLE named IN ACCESS EXCLUSIVE MODE");
+    let before = s.count("custody.checkpoint_leaf");
+    let begun = Instant::now();
+    // Those that were under way may still be made.
+    while s.count("custody.checkpoint_leaf") < before + 3 {
+        assert!(begun.elapsed() < Duration::from_secs(40), "no checkpoint is made\n{}", cluster.log_tail());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
