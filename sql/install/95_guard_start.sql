@@ -17,7 +17,7 @@ WITH t AS MATERIALIZED (
   CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS qual, pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS chk) e
   -- Tables that 0.1.0 protected let everybody at custody_tenant.
   WHERE (p.polname = 'custody_floor' AND NOT p.polpermissive AND p.polroles = '{0}'
-         OR p.polname = 'custody_tenant' AND p.polpermissive AND p.polroles IN ('{0}', ARRAY['custody_app'::pg_catalog.regrole::oid]))
+         OR p.polname = 'custody_tenant' AND p.polpermissive AND p.polroles IN ('{0}', ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = 'custody_app')))
     AND p.polcmd = '*' AND coalesce(e.chk, e.qual) = e.qual
     AND e.qual IN (SELECT pg_catalog.format(s.shape, t.tenant_column, f.name)
                    FROM (VALUES ('(%I = custody.%s())'), ('((%I)::text = custody.%s())'), ('((%I)::uuid = custody.%s())'), ('((%I)::integer = custody.%s())'),
