@@ -1,6 +1,6 @@
 -- Coverage: where the tenants of this database are not kept apart, read from the catalogs. The findings, CU001 and on, are listed in
 -- docs/isolation.md; their ids are stable, and the number of one that is gone is not given again. Here: who is constrained, and the
--- tables. 71 judges policies, 72 tables and keys, 73 roles and grants, 74 what steps around them, and the server; 75 is the gate.
+-- tables. 71 judges policies, 72 tables and keys, 73 roles, grants and what policies stand on, 74 what steps around them, and the server; 75 is the gate.
 
 -- Who is constrained, and what they hold.
 

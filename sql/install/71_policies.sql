@@ -89,7 +89,7 @@ WITH p AS MATERIALIZED (SELECT * FROM custody.isolation_policy),
 f AS MATERIALIZED (
   SELECT f.oid, n.nspname AS schema, f.oid::pg_catalog.regprocedure::text AS object, f.provolatile AS volatility, f.pronargs AS arguments, f.prosqlbody IS NULL AS late,
          -- Its text without comments, strings and what has FROM in another sense.
-         pg_catalog.regexp_replace(pg_catalog.regexp_replace(f.prosrc, '--[^\n]*|/\*.*?\*/|''[^'']*''', ' ', 'g'),
+         pg_catalog.regexp_replace(pg_catalog.regexp_replace(f.prosrc, '--[^\n]*|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|''[^'']*''', ' ', 'g'),
                                    '\mdistinct\s+from\M|\m(extract|substring|trim|overlay)\s*\([^)]*\)', ' ', 'gi') AS text,
          l.lanname AS language,
          (SELECT pg_catalog.substr(c, 13) FROM pg_catalog.unnest(f.proconfig) c WHERE c LIKE 'search\_path=%') AS path,

@@ -91,7 +91,7 @@ WHERE t.protected AND t.tenant AND (t.registered = t.relid OR coalesce(g.writes,
                   WHERE r.tgrelid = t.relid AND r.tgname = '!custody_require_context' AND r.tgfoid = 'custody.require_context()'::pg_catalog.regprocedure
                     AND r.tgenabled = 'A' AND r.tgtype & 1 = 0 AND r.tgtype & 28 = 28 AND r.tgqual IS NULL)
 UNION ALL
-SELECT 'CU032', CASE WHEN g.relid IS NULL THEN 'medium' ELSE 'critical' END, t.relid, t.schema, t.object,
+SELECT 'CU032', CASE WHEN g.relid IS NULL THEN 'low' ELSE 'critical' END, t.relid, t.schema, t.object,
        CASE WHEN t.rls THEN 'row-level security is not forced on this partition or child' ELSE 'row-level security is off on this partition or child' END,
        'The parent''s policies do not hold for queries that name the child itself'
          || CASE WHEN g.relid IS NULL THEN '; today nobody constrained may.' ELSE ', which is granted to: ' || g.grantees || '.' END,

@@ -149,6 +149,19 @@ CROSS JOIN LATERAL (
 ) u
 WHERE p.puballtables OR u.objects IS NOT NULL
 UNION ALL
+SELECT 'CU043', CASE WHEN j.verdict = 'holds' AND NOT j.origins && ARRAY['null', 'default'] THEN 'low' ELSE 'medium' END, NULL, NULL, pg_catalog.quote_ident(p.pubname),
+       pg_catalog.format('the row filter of %s does not hold it to one tenant: %s', t.object, coalesce(j.why, 'it names several')),
+       pg_catalog.format('A subscriber is sent the rows of other tenants, those to come among them; columns that are left out do not change that. WHERE %s', e.filter),
+       pg_catalog.format('ALTER PUBLICATION %I DROP TABLE %s;  -- or publish it WHERE (%I = …), for one tenant', p.pubname, t.object, t.tenant_column)
+FROM pg_catalog.pg_publication p
+JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prqual IS NOT NULL
+JOIN custody.isolation_table t ON t.relid = r.prrelid AND t.tenant
+CROSS JOIN LATERAL custody.judge_policies(ARRAY[r.prqual::text], ARRAY[t.tenant_attnum], ARRAY[NOT t.tenant_not_null]) j
+CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_expr(r.prqual, r.prrelid) AS filter) e
+WHERE j.verdict <> 'never'
+  -- One constant, and nothing beside it.
+  AND NOT (j.verdict = 'holds' AND j.origins = ARRAY['constant'] AND pg_catalog.regexp_replace(e.filter, '''[^'']*''', '', 'g') !~* '\m(or|any|case|coalesce)\M')
+UNION ALL
 SELECT 'CU044', 'high', NULL, NULL, 'large objects of ' || g.sql, pg_catalog.format('%s large objects belong to %s, or are granted to it', pg_catalog.count(DISTINCT l.oid), g.sql),
        'Large objects have no row-level security: every tenant whose sessions use the role reads and changes them all.',
        'no SQL fixes this: keep such data in a bytea column of a protected table, and unlink the large objects'
@@ -163,7 +176,7 @@ UNION ALL
 SELECT 'CU045', 'critical', NULL, NULL, pg_catalog.quote_ident(c.extension), pg_catalog.format('functions of extension %I may be called by %s', c.extension, pg_catalog.string_agg(DISTINCT c.grantees, ', ')),
        'They open connections of their own, to this server too, as whoever the connection says.',
        pg_catalog.string_agg(c.revoke, ' ' ORDER BY c.oid::pg_catalog.regprocedure::text)
-FROM called c WHERE c.extension IN ('dblink', 'adminpack', 'pageinspect', 'pg_surgery', 'pg_visibility', 'pg_walinspect', 'pg_cron', 'file_fdw', 'pg_net', 'http') AND c.grantees IS NOT NULL GROUP BY c.extension
+FROM called c WHERE c.extension IN ('dblink', 'adminpack', 'pageinspect', 'pg_surgery', 'pg_visibility', 'pg_walinspect', 'pg_cron', 'pg_net', 'http') AND c.grantees IS NOT NULL GROUP BY c.extension
 UNION ALL
 SELECT 'CU045', 'critical', NULL, n.nspname, c.oid::pg_catalog.regprocedure::text, pg_catalog.format('written in the untrusted language %I, and may be called by %s', l.lanname, c.grantees),
        'It runs as the server''s own user, outside of all that the database keeps apart.', c.revoke
@@ -254,6 +267,7 @@ UNION ALL SELECT * FROM custody.role_finding
 UNION ALL SELECT * FROM custody.login_finding
 UNION ALL SELECT * FROM custody.privilege_finding
 UNION ALL SELECT * FROM custody.wide_grant_finding
+UNION ALL SELECT * FROM custody.support_finding
 UNION ALL SELECT * FROM custody.object_finding
 UNION ALL SELECT * FROM custody.passage_finding
 UNION ALL SELECT * FROM custody.server_finding;

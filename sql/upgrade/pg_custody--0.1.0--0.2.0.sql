@@ -68,6 +68,7 @@ DROP VIEW custody.finding, custody.object_finding, custody.view_reach, custody.p
 --@ 71_policies.sql
 --@ 72_tables.sql
 --@ 73_roles.sql
+--@ 73_supports.sql
 --@ 74_objects.sql
 GRANT SELECT ON custody.finding TO custody_auditor;
 

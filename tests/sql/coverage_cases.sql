@@ -194,6 +194,7 @@ GRANT CREATE ON SCHEMA clinic TO custody_app;
 -- case: CU028 public
 GRANT CREATE ON SCHEMA public TO PUBLIC;
 -- case: CU028 clinic
+-- with: CU057 clinic
 ALTER SCHEMA clinic OWNER TO clinic_app;
 -- case: CU029 clinic.codes
 GRANT INSERT ON clinic.codes TO clinic_app;
@@ -731,3 +732,182 @@ CREATE POLICY own ON clinic.accounts USING (org_id = (SELECT nullif(current_sett
 CREATE PUBLICATION northgate FOR TABLE clinic.patients WHERE (tenant_id = 'northgate'), clinic.codes;
 -- control: an administrator of the group
 CREATE ROLE clinic_dba NOINHERIT;
+-- case: CU056 clinic.remembered()
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION clinic.remembered() RETURNS text STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM set_config('mine.kept', coalesce(current_setting('app.tenant', true), ''), false);
+  RETURN current_setting('mine.kept', true);
+END $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.remembered());
+-- case: CU056 clinic.remember(text)
+-- Through another function, the one that counts in dynamic SQL.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION clinic.remember(text) RETURNS text STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN EXECUTE 'SELECT set_config(''mine.kept'', $1, false)' USING $1; RETURN $1; END $$;
+CREATE FUNCTION clinic.ctx() RETURNS text STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN RETURN clinic.remember(current_setting('app.tenant', true)); END $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+-- case: CU056 clinic.setting()
+-- SET needs VOLATILE, which is a finding too. What stands between two comments is read.
+-- with: CU019 clinic.setting()
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION clinic.setting() RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN /* once */ SET SESSION mine.kept = 'x'; /* and for all */ RETURN current_setting('app.tenant', true); END $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.setting());
+-- case: CU057 clinic.mine()
+CREATE FUNCTION clinic.mine() RETURNS text STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT custody.tenant()';
+ALTER FUNCTION clinic.mine() OWNER TO custody_app;
+CREATE POLICY narrow ON clinic.patients AS RESTRICTIVE USING (tenant_id = clinic.mine());
+-- case: CU057 clinic.deeper()
+-- Of a role that the constrained one may become, called by what the policy calls.
+CREATE ROLE clinic_writer;
+GRANT clinic_writer TO clinic_app;
+CREATE FUNCTION clinic.deeper() RETURNS text STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT custody.tenant()';
+ALTER FUNCTION clinic.deeper() OWNER TO clinic_writer;
+CREATE FUNCTION clinic.mine() RETURNS text STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN clinic.deeper(); END';
+CREATE POLICY narrow ON clinic.patients AS RESTRICTIVE USING (tenant_id = clinic.mine());
+-- case: CU057 clinic.===(text,text)
+-- with: CU005 clinic.visits, CU014 clinic.visits
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION clinic.same(text, text) RETURNS boolean IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT $1 = $2';
+CREATE OPERATOR clinic.=== (FUNCTION = clinic.same, LEFTARG = text, RIGHTARG = text);
+ALTER OPERATOR clinic.=== (text, text) OWNER TO clinic_app;
+CREATE POLICY own ON clinic.visits USING (tenant_id OPERATOR(clinic.===) custody.tenant());
+-- case: CU057 clinic.tenant_name
+CREATE DOMAIN clinic.tenant_name AS text;
+CREATE TABLE clinic.visits (tenant_id clinic.tenant_name NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.visits USING (tenant_id = custody.tenant());
+ALTER DOMAIN clinic.tenant_name OWNER TO clinic_app;
+-- case: CU057 ward
+-- The schema that the table is in.
+-- with: CU028 ward
+CREATE SCHEMA ward AUTHORIZATION clinic_app;
+CREATE TABLE ward.visits (tenant_id text, id int, PRIMARY KEY (tenant_id, id));
+SELECT custody.protect('ward.visits');
+-- case: CU057 clinic.touch()
+CREATE FUNCTION clinic.touch() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NEW; END';
+ALTER FUNCTION clinic.touch() OWNER TO clinic_app;
+CREATE TRIGGER touch BEFORE UPDATE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.touch();
+-- case: CU057 clinic.next_id()
+CREATE FUNCTION clinic.next_id() RETURNS int LANGUAGE sql AS 'SELECT 1';
+ALTER FUNCTION clinic.next_id() OWNER TO clinic_app;
+ALTER TABLE clinic.patients ALTER id SET DEFAULT clinic.next_id();
+-- case: CU058 clinic.patients
+CREATE TABLE clinic.papers (tenant_id text, id int, name text);
+ALTER TABLE clinic.patients INHERIT clinic.papers;
+SELECT custody.register_shared('clinic.papers', 'only there to be inherited from');
+GRANT SELECT ON clinic.papers TO clinic_app;
+-- case: CU058 clinic.patients
+-- The parent's parent, which has no tenant column.
+-- with: CU001 clinic.papers, CU006 clinic.papers, CU007 clinic.sheets, CU058 clinic.sheets
+CREATE TABLE clinic.papers (id int, name text);
+CREATE TABLE clinic.sheets (tenant_id text) INHERITS (clinic.papers);
+ALTER TABLE clinic.sheets ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON clinic.sheets USING (tenant_id = custody.tenant());
+ALTER TABLE clinic.patients INHERIT clinic.sheets;
+GRANT SELECT ON clinic.papers TO clinic_app;
+-- case: CU059 clinic.templates()
+-- An invoker's function, and the setting is asked for by the function that the policy calls.
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION clinic.ctx() RETURNS text STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN current_setting('App.Tenant', true); END $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+CREATE FUNCTION clinic.templates() RETURNS SETOF clinic.visits STABLE LANGUAGE sql SET app.tenant = 'northgate' AS 'SELECT * FROM clinic.visits';
+-- case: CU059 clinic.tidy()
+CREATE PROCEDURE clinic.tidy() LANGUAGE plpgsql SET custody.token_leeway = 60 AS 'BEGIN NULL; END';
+-- case: CU059 clinic.quietly()
+CREATE FUNCTION clinic.quietly() RETURNS trigger LANGUAGE plpgsql SET session_replication_role = replica AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER quietly BEFORE UPDATE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.quietly();
+-- case: CU059 clinic.everything()
+CREATE FUNCTION clinic.everything() RETURNS bigint LANGUAGE sql SET row_security = off AS 'SELECT count(*) FROM clinic.patients';
+-- case: CU059 clinic.first_temp()
+CREATE ROLE clinic_owner;
+GRANT USAGE, CREATE ON SCHEMA clinic TO clinic_owner;
+CREATE FUNCTION clinic.first_temp() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_temp, clinic AS 'SELECT 1::bigint';
+ALTER FUNCTION clinic.first_temp() OWNER TO clinic_owner;
+-- case: CU060 clinic.patients
+CREATE EXTENSION tcn;
+CREATE TRIGGER refresh AFTER INSERT OR UPDATE OR DELETE ON clinic.patients FOR EACH ROW EXECUTE FUNCTION triggered_change_notification('patients');
+-- case: CU060 clinic.patients
+-- Low: what is in it can't be told.
+CREATE FUNCTION clinic.tell() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN PERFORM pg_notify('patients', NEW.name); RETURN NULL; END $$;
+CREATE TRIGGER tell AFTER INSERT ON clinic.patients FOR EACH ROW EXECUTE FUNCTION clinic.tell();
+-- case: CU061 clinic.invoice_no
+CREATE SEQUENCE clinic.invoice_no;
+GRANT ALL ON SEQUENCE clinic.invoice_no TO clinic_app;
+-- case: CU061 clinic.invoice_no
+CREATE SEQUENCE clinic.invoice_no;
+ALTER SEQUENCE clinic.invoice_no OWNER TO clinic_app;
+-- case: CU048 clinic.invoice_no
+CREATE SEQUENCE clinic.invoice_no;
+GRANT USAGE ON SEQUENCE clinic.invoice_no TO clinic_app;
+-- case: CU043 onward
+CREATE PUBLICATION onward FOR TABLE clinic.patients WHERE (tenant_id >= 'northgate') WITH (publish = 'insert');
+-- case: CU043 everyone
+CREATE PUBLICATION everyone FOR TABLE clinic.patients (tenant_id, id) WHERE (id > 0);
+-- case: CU043 two
+-- Low: those that it names.
+CREATE PUBLICATION two FOR TABLE clinic.patients WHERE (tenant_id = 'northgate' OR tenant_id = 'southgate');
+-- case: CU032 clinic.patients_old
+-- Low: nobody constrained may name it.
+CREATE TABLE clinic.patients_old () INHERITS (clinic.patients);
+-- control: a helper that sets something for the transaction only
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION clinic.ctx() RETURNS text STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  -- not set_config('mine.kept', 'x', false)
+  PERFORM set_config('mine.kept', coalesce(nullif(current_setting('app.tenant', true), ''), ''), true);
+  PERFORM set_config(setting_name => 'mine.more', new_value => 'false', is_local => true);
+  RETURN current_setting('mine.kept', true);
+END $$;
+CREATE POLICY own ON clinic.visits USING (tenant_id = clinic.ctx());
+-- What no policy calls may keep what it likes.
+CREATE FUNCTION clinic.remember(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('mine.kept', $1, false) $$;
+-- control: what constrained roles own and no table stands on, and what others own
+CREATE FUNCTION clinic.mine() RETURNS text STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT custody.tenant()';
+CREATE POLICY narrow ON clinic.patients AS RESTRICTIVE USING (tenant_id = clinic.mine());
+CREATE FUNCTION clinic.greeting() RETURNS text LANGUAGE sql AS $$ SELECT 'hello' || clinic.mine() $$;
+ALTER FUNCTION clinic.greeting() OWNER TO clinic_app;
+CREATE DOMAIN clinic.colour AS text;
+ALTER DOMAIN clinic.colour OWNER TO clinic_app;
+CREATE FUNCTION clinic.label(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+ALTER FUNCTION clinic.label(text) OWNER TO clinic_app;
+CREATE INDEX ON clinic.codes (clinic.label(label));
+-- control: a child of a protected parent, and one of a parent that is closed
+CREATE TABLE clinic.patients_old () INHERITS (clinic.patients);
+CREATE TABLE clinic.closed (id int);
+ALTER TABLE clinic.closed ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY nobody ON clinic.closed USING (false);
+ALTER TABLE clinic.patients INHERIT clinic.closed;
+-- control: SET clauses that are no trick
+CREATE TABLE clinic.visits (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE clinic.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+CREATE POLICY own ON clinic.visits USING (tenant_id = nullif(current_setting('app.tenant', true), ''));
+CREATE FUNCTION clinic.a() RETURNS bigint LANGUAGE sql SET search_path = clinic, pg_temp SET work_mem = '8MB' SET statement_timeout = '1s' AS 'SELECT count(*) FROM visits';
+CREATE FUNCTION clinic.b() RETURNS bigint LANGUAGE sql SET app.tenant = '' AS 'SELECT count(*) FROM clinic.visits';
+CREATE FUNCTION clinic.c() RETURNS bigint LANGUAGE sql SET app.tenant = 'northgate' AS 'SELECT count(*) FROM clinic.visits';
+REVOKE EXECUTE ON FUNCTION clinic.c() FROM PUBLIC;
+-- control: tcn on a shared table
+CREATE EXTENSION tcn;
+CREATE TRIGGER refresh AFTER INSERT OR UPDATE OR DELETE ON clinic.codes FOR EACH ROW EXECUTE FUNCTION triggered_change_notification('codes');
+-- control: USAGE of a sequence
+CREATE SEQUENCE clinic.invoice_no;
+GRANT USAGE, SELECT ON SEQUENCE clinic.invoice_no TO clinic_app;
+CREATE SEQUENCE clinic.unused;
+-- control: publications of one tenant's rows
+CREATE PUBLICATION one FOR TABLE clinic.patients (tenant_id, id) WHERE (tenant_id = 'north or any gate' AND id > 0);
+CREATE PUBLICATION none FOR TABLE clinic.patients WHERE (false);
