@@ -82,8 +82,8 @@ pub enum Key<'a> {
 
 /// The oid of one of our tables; none if the extension is not installed here.
 ///
-/// By name and by membership: where the extension is not installed, anyone who may create schemas can make one called custody, and
-/// what is found here is believed by superusers' sessions and by the workers.
+/// The schema must be the extension's: where that is not installed, anyone who may create schemas can make one called custody, and what
+/// is found here is believed by superusers' sessions and by the workers. In ours, nobody but its owner makes tables.
 pub fn our_table(name: &'static str) -> Option<pg_sys::Oid> {
     if let Some(known) = OURS.with_borrow(|ours| ours.iter().find(|o| o.0 == name).map(|o| o.1)) {
         return Some(known);
@@ -92,17 +92,13 @@ pub fn our_table(name: &'static str) -> Option<pg_sys::Oid> {
     // SAFETY: catalog look-ups by name and oid; the strings outlive the calls.
     let oid = unsafe {
         let schema = pg_sys::get_namespace_oid(c"custody".as_ptr(), true);
-        (schema != pg_sys::InvalidOid).then(|| pg_sys::get_relname_relid(c_name.as_ptr(), schema))
+        let extension = pg_sys::get_extension_oid(c"pg_custody".as_ptr(), true);
+        let ours = schema != pg_sys::InvalidOid
+            && extension != pg_sys::InvalidOid
+            && pg_sys::getExtensionOfObject(pg_sys::NamespaceRelationId, schema) == extension;
+        ours.then(|| pg_sys::get_relname_relid(c_name.as_ptr(), schema))
     };
     let oid = oid.filter(|oid| *oid != pg_sys::InvalidOid)?;
-    // SAFETY: as above.
-    let ours = unsafe {
-        let extension = pg_sys::get_extension_oid(c"pg_custody".as_ptr(), true);
-        extension != pg_sys::InvalidOid && pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, oid) == extension
-    };
-    if !ours {
-        return None;
-    }
     OURS.with_borrow_mut(|ours| ours.push((name, oid)));
     Some(oid)
 }
