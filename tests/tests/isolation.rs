@@ -157,7 +157,7 @@ fn nothing_forges_the_context() {
     let mut superuser = db.superuser();
     superuser.batch("INSERT INTO clinic.patients VALUES ('b', 1, 'Bo')");
     let mut app = db.app();
-    let blind = |app: &mut custody_tests::Session| {
+    let blind = |app: &mut Session| {
         assert_eq!(app.one::<Option<String>>("SELECT custody.tenant()"), None);
         assert_eq!(app.count("clinic.patients"), 0);
     };
@@ -216,7 +216,7 @@ fn nothing_forges_the_context() {
     let mut config = db.cluster.config(&db.name, &name);
     config.options(r#"-c custody.context={"tenant":"b"}"#);
     if let Ok(client) = config.connect(NoTls) {
-        blind(&mut custody_tests::Session(client));
+        blind(&mut Session(client));
     }
     db.superuser().batch(&format!("ALTER ROLE {name} SET custody.context = '{forged}'"));
     blind(&mut db.app());
@@ -285,7 +285,7 @@ fn tokens() {
         token(&token_key(), "k1", &claims)
     };
     let mut app = db.app();
-    let attempt = |app: &mut custody_tests::Session, token: &str| -> Result<(), String> {
+    let attempt = |app: &mut Session, token: &str| -> Result<(), String> {
         app.batch("BEGIN");
         let outcome = app.0.execute("SELECT custody.authenticate($1)", &[&token]).map(drop).map_err(|e| state(&e));
         if outcome.is_err() {
