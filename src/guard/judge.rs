@@ -120,6 +120,9 @@ pub fn before_end(preparing: bool) -> Result<()> {
     }
     // A prepared transaction would hold the lock for as long as it likes.
     if !preparing {
+        // What is judged by is read under locks on tables that policies name. They are waited for before the lock
+        // that others wait for: who holds such a table would wait for it at his own COMMIT, a deadlock.
+        findings(true, Moment::Now)?;
         lane::lock_guard();
     }
     deliver("this transaction", new_findings(true)?)

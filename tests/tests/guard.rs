@@ -535,3 +535,32 @@ fn what_docs_guard_says_works() {
     }
     s.assert_valid();
 }
+
+/// A policy is read under locks on the tables that it names. Whoever changes that table commits first, whatever waits for it.
+#[test]
+fn who_waits_for_a_table_at_commit_holds_nobody_up() {
+    let db = Db::clinic();
+    let mut s = db.superuser();
+    s.batch(
+        "CREATE TABLE named (id int);
+         CREATE TABLE own (tenant_id text); ALTER TABLE own ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+         CREATE POLICY p ON own USING (tenant_id = custody.tenant() AND 1 NOT IN (SELECT id FROM named));
+         SELECT custody.guard('reject')",
+    );
+    let mut holder = db.superuser();
+    holder.batch("BEGIN; ALTER TABLE named ADD more int");
+    let mut waiter = db.superuser();
+    let waits = std::thread::spawn(move || {
+        waiter
+            .0
+            .batch_execute("CREATE FUNCTION nothing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+            .map_err(|e| custody_tests::state(&e))
+    });
+    let begun = std::time::Instant::now();
+    while s.count("pg_locks WHERE NOT granted AND relation = 'named'::regclass") == 0 {
+        assert!(begun.elapsed().as_secs() < 20, "nobody waits for the table");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let outcome = holder.0.batch_execute("COMMIT").map_err(|e| custody_tests::state(&e));
+    assert_eq!((outcome, waits.join().unwrap()), (Ok(()), Ok(())));
+}
