@@ -30,7 +30,23 @@ DROP FUNCTION custody.assert_verified(text, jsonb);
 --@ 62_checkpoints.sql
 --@ 63_verifications.sql
 
--- The gate. Its configuration is audited and guarded like the rest.
+-- Coverage: the findings are new, view by view. So are the functions of the gate.
+DROP FUNCTION custody.coverage();
+DROP FUNCTION custody.unprotected_tables();
+DROP FUNCTION custody.assert_coverage(text);
+DROP VIEW custody.finding, custody.object_finding, custody.view_reach, custody.privilege_finding, custody.role_finding, custody.key_finding, custody.policy_finding,
+  custody.table_finding, custody.isolation_policy, custody.isolation_table, custody.constrained_privilege, custody.isolation_schema, custody.constrained_grantee,
+  custody.constrained_reach, custody.constrained_role;
+--@ 70_coverage.sql
+--@ 71_policies.sql
+--@ 72_tables.sql
+--@ 73_roles.sql
+--@ 74_objects.sql
+GRANT SELECT ON custody.finding TO custody_auditor;
+
+-- The gate, and what each installation proves and says of its own promises.
+--@ 75_gate.sql
+-- The gate's configuration is audited and guarded like the rest: from here on, when it has its triggers, or the log would tell of a gap.
 CREATE OR REPLACE VIEW custody.guard_gap AS
 WITH wanted (relation, object, symbol) AS (
   VALUES ('entry', '!custody_append_only', 'custody_append_only'), ('entry', '!custody_foreign_only', 'custody_append_only')

@@ -100,6 +100,8 @@ fn data_chains_and_policies_survive_an_upgrade() {
         before.as_tenant("b", "INSERT INTO notes (id, body) VALUES (1, 'b''s')");
         let heads: serde_json::Value = session.one("SELECT jsonb_agg(h) FROM custody.heads() h");
         session.batch("ALTER EXTENSION pg_custody UPDATE");
+        // An upgrade is not someone who lifted the log's guard, and must not be told as that.
+        assert_eq!(session.count("custody.log WHERE op IN ('GUARD_OFF', 'GUARD_ON', 'CAPTURE_OFF')"), 0, "{version}");
 
         // The session of before goes on, and so does its chain.
         for app in [&mut before, &mut db.app()] {
