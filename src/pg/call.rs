@@ -71,6 +71,19 @@ impl Call {
         self.optional(n).ok_or_else(|| Error::BadArgument { name, why: "must not be null".into() })
     }
 
+    /// An argument of type jsonb, which may be NULL. One that is nested deeper than we read is refused.
+    pub fn json(&self, n: usize, name: &'static str) -> Result<Option<serde_json::Value>> {
+        let Some(datum) = self.datum(n) else { return Ok(None) };
+        // SAFETY: SQL declares the argument as jsonb; its output function gives a terminated string.
+        let text = unsafe {
+            pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])
+                .and_then(|text| crate::pg::data::string(text.as_ptr()))
+                .unwrap_or_default()
+        };
+        let refused = |_| Error::BadArgument { name, why: "is nested too deep".into() };
+        serde_json::from_str(&text).map(Some).map_err(refused)
+    }
+
     /// An argument of type name.
     pub fn name(&self, n: usize, name: &'static str) -> Result<String> {
         let datum = self.datum(n).ok_or_else(|| Error::BadArgument { name, why: "must not be null".into() })?;

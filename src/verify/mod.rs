@@ -26,13 +26,13 @@ sql_functions! {
         let tenant: Option<String> = call.optional(2);
         // Of 0.1.0 come three arguments.
         let notes: Vec<String> = call.optional::<Vec<Option<String>>>(3).unwrap_or_default().into_iter().flatten().collect();
-        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), tenant.as_deref(), &notes)?;
+        let outcome = verify(call.optional(0), call.json(1, "heads")?, tenant.as_deref(), &notes)?;
         let rows: Vec<_> = outcome.rows();
         call.return_rows(rows)
     };
     custody_assert_verified, pg_finfo_custody_assert_verified => |call: &mut Call| {
         let notes: Vec<String> = call.optional::<Vec<Option<String>>>(2).unwrap_or_default().into_iter().flatten().collect();
-        let outcome = verify(call.optional(0), call.optional::<pgrx::JsonB>(1), None, &notes)?;
+        let outcome = verify(call.optional(0), call.json(1, "heads")?, None, &notes)?;
         match outcome.findings.is_empty() {
             true => Ok(data::text(&outcome.summary)),
             false => Err(Error::NotVerified {
@@ -89,7 +89,7 @@ impl Outcome {
     }
 }
 
-fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>, notes: &[String]) -> Result<Outcome> {
+fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, notes: &[String]) -> Result<Outcome> {
     transaction::flush()?;
     let pins: Option<Vec<String>> = pin.map(|p| p.split_whitespace().map(str::to_ascii_lowercase).collect());
     let wrong = |p: &String| p.len() != 64 || !p.bytes().all(|b| b.is_ascii_hexdigit());
@@ -98,7 +98,7 @@ fn verify(pin: Option<String>, heads: Option<pgrx::JsonB>, tenant: Option<&str>,
         return Err(Error::BadArgument { name: "pin", why });
     }
     let against_heads = heads.is_some();
-    let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h.0))?;
+    let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h))?;
     let keys = Keys::new(&keys()?, pins.as_deref());
     let mut checkpoints = check::check(&keys, incarnation::written()?, notes)?;
     let heads = heads.into_iter().chain(std::mem::take(&mut checkpoints.heads));

@@ -200,7 +200,15 @@ fn pins_and_arguments() {
     let (verdict, found) = s.verify(&format!("pin => '{}'", "0".repeat(64)));
     assert_eq!(verdict, "invalid");
     assert!(found.iter().all(|f| f.starts_with("key_not_valid")), "{found:?}");
-    for bad in ["pin => 'x'", "pin => ''", "heads => '{}'", "heads => '[1]'", "heads => '[{\"incarnation\": \"x\"}]'"] {
+    let deep = format!("heads => '{}{}'", "[".repeat(1000), "]".repeat(1000));
+    for bad in [
+        deep.as_str(),
+        "pin => 'x'",
+        "pin => ''",
+        "heads => '{}'",
+        "heads => '[1]'",
+        "heads => '[{\"incarnation\": \"x\"}]'",
+    ] {
         assert_eq!(s.fails(&format!("SELECT * FROM custody.verify({bad})")), "UC013", "{bad}");
     }
     // A new life's key is vouched for by the old one, so the old pin still holds.
