@@ -166,6 +166,7 @@ fn connect(database: pg_sys::Datum) -> bool {
     let database = unsafe { <pg_sys::Oid as pgrx::FromDatum>::from_datum(database, false) };
     BackgroundWorker::connect_worker_to_spi_by_oid(database, None);
     // Whatever the database's default is: a checkpoint has to see what is committed.
+    run("SET ROLE NONE");
     run("SET default_transaction_isolation = 'read committed'");
     run("SET default_transaction_read_only = off");
     // What a policy names may be locked for as long as someone likes, and other databases wait for this worker.

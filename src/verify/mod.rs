@@ -25,13 +25,13 @@ sql_functions! {
     custody_verify, pg_finfo_custody_verify => |call: &mut Call| {
         let tenant: Option<String> = call.optional(2);
         // Of 0.1.0 come three arguments.
-        let notes: Vec<String> = call.optional::<Vec<Option<String>>>(3).unwrap_or_default().into_iter().flatten().collect();
+        let notes = given_notes(call.optional(3))?;
         let outcome = verify(call.optional(0), call.json(1, "heads")?, tenant.as_deref(), &notes)?;
         let rows: Vec<_> = outcome.rows();
         call.return_rows(rows)
     };
     custody_assert_verified, pg_finfo_custody_assert_verified => |call: &mut Call| {
-        let notes: Vec<String> = call.optional::<Vec<Option<String>>>(2).unwrap_or_default().into_iter().flatten().collect();
+        let notes = given_notes(call.optional(2))?;
         let outcome = verify(call.optional(0), call.json(1, "heads")?, None, &notes)?;
         match outcome.findings.is_empty() {
             true => Ok(data::text(&outcome.summary)),
@@ -150,6 +150,12 @@ struct Given<'a> {
     heads: bool,
     notes: usize,
     tenant: Option<&'a str>,
+}
+
+/// Notes from outside; none of them may be NULL, or the caller would take what was not looked at for proved.
+fn given_notes(notes: Option<Vec<Option<String>>>) -> Result<Vec<String>> {
+    let null = || Error::BadArgument { name: "checkpoints", why: "must hold no null".into() };
+    notes.unwrap_or_default().into_iter().map(|note| note.ok_or_else(null)).collect()
 }
 
 /// What was checked, and how far that goes.

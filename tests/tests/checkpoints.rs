@@ -267,6 +267,7 @@ fn a_note_from_outside_knows_better() {
     other.batch("CALL custody.checkpoint()");
     let note = last_note(&mut other);
     assert_eq!(findings(&mut session, &[&note]), ["key_not_valid checkpoint/0"], "another database's");
+    assert_eq!(session.fails("SELECT * FROM custody.verify(checkpoints => ARRAY[NULL])"), "UC013");
     for bad in ["", "x", "a\n1\nAAAA\n\n— a AAAAAAAA\n"] {
         let error = session.0.query("SELECT * FROM custody.verify(checkpoints => ARRAY[$1])", &[&bad]).unwrap_err();
         assert_eq!(error.code().unwrap().code(), "UC013", "{bad:?}");

@@ -554,13 +554,13 @@ fn who_waits_for_a_table_at_commit_holds_nobody_up() {
         waiter
             .0
             .batch_execute("CREATE FUNCTION nothing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-            .map_err(|e| custody_tests::state(&e))
+            .map_err(|e| state(&e))
     });
     let begun = std::time::Instant::now();
     while s.count("pg_locks WHERE NOT granted AND relation = 'named'::regclass") == 0 {
         assert!(begun.elapsed().as_secs() < 20, "nobody waits for the table");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let outcome = holder.0.batch_execute("COMMIT").map_err(|e| custody_tests::state(&e));
+    let outcome = holder.0.batch_execute("COMMIT").map_err(|e| state(&e));
     assert_eq!((outcome, waits.join().unwrap()), (Ok(()), Ok(())));
 }
