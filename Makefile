@@ -16,8 +16,7 @@ UPGRADES  := $(patsubst sql/upgrade/%,$(TARGET)/%,$(wildcard sql/upgrade/*.sql))
 SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.lock crates/core/Cargo.toml
 
 .DELETE_ON_ERROR:
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db test-drivers fuzz torture bench lint fmt stage clean help
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture bench mutants lint fmt stage clean help
+.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db test-drivers fuzz torture probe-django bench mutants lint fmt stage clean help
 .PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture probe-django bench lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) $(UPGRADES) ## build the library and the install script
@@ -119,6 +118,7 @@ bench: $(STAGED) ## speed, side by side with unaudited tables and other audits: 
 mutants: $(STAGED) ## injected leaks: what coverage(), pgrls and splinter find of them, into docs/mutants.md; ONLY=own for one directory
 	@cargo build --release --quiet --package custody-tests --bin custody-mutants
 	@CUSTODY_STAGE=$(STAGE) $(TARGET)/release/custody-mutants $(ONLY)
+
 probe-django: $(STAGED) ## custody.probe on the schema of a Django application (django-oscar), which is installed for it
 	CUSTODY_STAGE=$(STAGE) CUSTODY_DJANGO=$(CURDIR)/tools/django cargo test --release --package custody-tests --test probe -- --exact few_attempts_are_undecided_on_a_django_applications_schema --nocapture
 
