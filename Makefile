@@ -17,7 +17,6 @@ SOURCES   := $(shell find src crates/core/src -name '*.rs') Cargo.toml Cargo.loc
 
 .DELETE_ON_ERROR:
 .PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db test-drivers fuzz torture probe-django bench mutants lint fmt stage clean help
-.PHONY: all install put uninstall demo psql stop test test-core test-checker test-fuzz test-db fuzz torture probe-django bench lint fmt stage clean help
 
 all: $(LIBRARY) $(SCRIPT) $(UPGRADES) ## build the library and the install script
 
