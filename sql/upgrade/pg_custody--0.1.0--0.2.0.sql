@@ -41,6 +41,7 @@ DROP VIEW custody.finding, custody.object_finding, custody.view_reach, custody.p
 --@ 71_policies.sql
 --@ 72_tables.sql
 --@ 73_roles.sql
+--@ 73_supports.sql
 --@ 74_objects.sql
 GRANT SELECT ON custody.finding TO custody_auditor;
 
@@ -73,23 +74,6 @@ SELECT 'custody.entry', 'not the table that the extension made'
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                   AND d.objid = pg_catalog.to_regclass('custody.entry') AND d.deptype = 'e');
 
--- Coverage: the findings are new, view by view. So are the functions of the gate.
-DROP FUNCTION custody.coverage();
-DROP FUNCTION custody.unprotected_tables();
-DROP FUNCTION custody.assert_coverage(text);
-DROP VIEW custody.finding, custody.object_finding, custody.view_reach, custody.privilege_finding, custody.role_finding, custody.key_finding, custody.policy_finding,
-  custody.table_finding, custody.isolation_policy, custody.isolation_table, custody.constrained_privilege, custody.isolation_schema, custody.constrained_grantee,
-  custody.constrained_reach, custody.constrained_role;
---@ 70_coverage.sql
---@ 71_policies.sql
---@ 72_tables.sql
---@ 73_roles.sql
---@ 73_supports.sql
---@ 74_objects.sql
-GRANT SELECT ON custody.finding TO custody_auditor;
-
--- The gate, and what each installation proves and says of its own promises.
---@ 75_gate.sql
 --@ 76_report.sql
 --@ 77_probe.sql
 --@ 78_posture.sql

@@ -39,7 +39,7 @@ fn declared() -> BTreeMap<String, Vec<(usize, String)>> {
                 current = None;
             }
             let Some(symbol) = &current else { continue };
-            for how in ["required", "optional", "name", "names"] {
+            for how in ["required", "optional", "name", "names", "json"] {
                 for (at, _) in line.match_indices(&format!("call.{how}")) {
                     let rest = &line[at..];
                     let digits = |r: &str| r.chars().take_while(char::is_ascii_digit).collect::<String>();
