@@ -76,29 +76,24 @@ impl Drop for TopOwner {
 
 /// Makes checkpoints one after the other: waits for whoever is making one, until it is committed.
 pub fn lock_checkpoint() {
-    // SAFETY: as above. The kind is one that nothing else has.
-    unsafe {
-        let tag = tag(2, 0);
-        let _owner = TopOwner::enter();
-        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
-    }
+    wait_for(2);
 }
 
 /// Lets transactions that the guard judges commit one after the other; waits. Kept until the commit is visible to others.
 pub fn lock_guard() {
-    // SAFETY: as above. The kind is one that no lane has.
-    unsafe {
-        let tag = tag(3, 0);
-        let _owner = TopOwner::enter();
-        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
-    }
+    wait_for(3);
 }
 
 /// Keeps two sessions from starting an incarnation at once; waits. Taken only then.
 pub fn lock_incarnation() {
-    // SAFETY: as above. The kind is one that no lane has.
+    wait_for(1);
+}
+
+/// Takes the one lock of a kind for the rest of this transaction. No lane has such a kind.
+fn wait_for(kind: u32) {
+    // SAFETY: as in `try_lock`.
     unsafe {
-        let tag = tag(1, 0);
+        let tag = tag(kind, 0);
         let _owner = TopOwner::enter();
         pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false);
     }

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pgrx::{FromDatum, pg_sys};
 
 use crate::error::{Error, Result};
+use crate::pg::scan;
 
 /// When.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +19,9 @@ pub enum Moment {
 /// A function of ours; none if it is not there.
 pub fn our_function(name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
     const ANUM_PG_PROC_OID: i16 = 1;
-    // SAFETY: catalog look-ups; the name and the vector outlive the call.
+    let schema = scan::our_schema()?;
+    // SAFETY: a catalog look-up; the name and the vector outlive the call.
     let oid = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"custody".as_ptr(), true);
-        if schema == pg_sys::InvalidOid {
-            return None;
-        }
         let vector = pg_sys::buildoidvector(arguments.as_ptr(), arguments.len() as i32);
         pg_sys::GetSysCacheOid(
             pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,

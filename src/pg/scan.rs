@@ -80,25 +80,34 @@ pub enum Key<'a> {
     Text(&'a str),
 }
 
-/// The oid of one of our tables; none if the extension is not installed here.
+/// The oid of our schema; none if the extension is not installed here.
 ///
-/// The schema must be the extension's: where that is not installed, anyone who may create schemas can make one called custody, and what
-/// is found here is believed by superusers' sessions and by the workers. In ours, nobody but its owner makes tables.
-pub fn our_table(name: &'static str) -> Option<pg_sys::Oid> {
-    if let Some(known) = OURS.with_borrow(|ours| ours.iter().find(|o| o.0 == name).map(|o| o.1)) {
-        return Some(known);
-    }
-    let c_name = data::c_string(name);
-    // SAFETY: catalog look-ups by name and oid; the strings outlive the calls.
-    let oid = unsafe {
+/// It must be the extension's: where that is not installed, anyone who may create schemas can make one called custody, and what is found
+/// there is believed by superusers' sessions and by the workers. In ours, nobody but its owner makes anything.
+pub fn our_schema() -> Option<pg_sys::Oid> {
+    // SAFETY: catalog look-ups by name and oid.
+    unsafe {
         let schema = pg_sys::get_namespace_oid(c"custody".as_ptr(), true);
         let extension = pg_sys::get_extension_oid(c"pg_custody".as_ptr(), true);
         let ours = schema != pg_sys::InvalidOid
             && extension != pg_sys::InvalidOid
             && pg_sys::getExtensionOfObject(pg_sys::NamespaceRelationId, schema) == extension;
-        ours.then(|| pg_sys::get_relname_relid(c_name.as_ptr(), schema))
-    };
-    let oid = oid.filter(|oid| *oid != pg_sys::InvalidOid)?;
+        ours.then_some(schema)
+    }
+}
+
+/// The oid of one of our tables; none if the extension is not installed here.
+pub fn our_table(name: &'static str) -> Option<pg_sys::Oid> {
+    if let Some(known) = OURS.with_borrow(|ours| ours.iter().find(|o| o.0 == name).map(|o| o.1)) {
+        return Some(known);
+    }
+    let c_name = data::c_string(name);
+    let schema = our_schema()?;
+    // SAFETY: a catalog look-up; the string outlives the call.
+    let oid = unsafe { pg_sys::get_relname_relid(c_name.as_ptr(), schema) };
+    if oid == pg_sys::InvalidOid {
+        return None;
+    }
     OURS.with_borrow_mut(|ours| ours.push((name, oid)));
     Some(oid)
 }

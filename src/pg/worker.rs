@@ -123,16 +123,7 @@ pub unsafe extern "C-unwind" fn custody_checkpoint_main(database: pg_sys::Datum)
     // Each in a transaction of its own, as CALL custody.checkpoint() does. The functions bring their search_path along.
     run_ours("SELECT custody.checkpoint_begin()");
     run_ours("SELECT custody.checkpoint_leaf()");
-    // It refuses to sign in a transaction that has an id, and `Spi::run` would give it one.
-    BackgroundWorker::transaction(|| {
-        if !is_installed() {
-            return;
-        }
-        let signed = Spi::connect(|client| client.select("SELECT custody.checkpoint_sign()", None, &[]).map(|_| ()));
-        if let Err(e) = signed {
-            pgrx::error!("custody.checkpoint_sign(): {e}");
-        }
-    });
+    run_ours("SELECT custody.checkpoint_sign()");
 }
 
 /// # Safety
@@ -180,11 +171,12 @@ fn is_installed() -> bool {
     scan::our_table("verifications").is_some()
 }
 
-/// Runs a statement that calls a function of ours in a transaction of its own, if it is ours.
+/// Calls a function of ours in a transaction of its own, if it is ours. By `select`, as `Spi::run` would give the transaction an id, and
+/// checkpoints are signed in none that has one.
 fn run_ours(sql: &'static str) {
     BackgroundWorker::transaction(move || {
         if is_installed()
-            && let Err(e) = Spi::run(sql)
+            && let Err(e) = Spi::connect(|client| client.select(sql, None, &[]).map(|_| ()))
         {
             pgrx::error!("{sql}: {e}");
         }

@@ -16,7 +16,7 @@ use custody_core::tlog::witness::Request;
 use postgres::{Client, NoTls};
 use ureq::Agent;
 
-use crate::Failure;
+use crate::{Failure, input};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -33,12 +33,8 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", requires = "witness_key")]
     witness: Vec<String>,
     /// A witness's key (name+hash+base64), one for each witness, in their order
-    #[arg(long, value_name = "KEY", value_parser = witness_key)]
+    #[arg(long, value_name = "KEY", value_parser = input::note_key)]
     witness_key: Vec<NoteKey>,
-}
-
-fn witness_key(text: &str) -> Result<NoteKey, String> {
-    NoteKey::parse(text).map_err(|e| e.to_string())
 }
 
 /// Whether the checkpoint is everywhere it was to go.

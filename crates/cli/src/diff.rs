@@ -45,7 +45,7 @@ struct Difference {
     added: u64,
     missing: u64,
     changed: Option<i64>,
-    /// The last entry of the earlier export: what is added before it was not there in its place.
+    /// Whether something was added before an entry that both have.
     inserted: bool,
 }
 
@@ -112,17 +112,13 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
 }
 
 fn next(export: &mut Export, name: &str) -> Result<Option<Place>, Failure> {
-    loop {
-        return Ok(match export.next_record().map_err(|e| format!("{name}: {e}"))? {
-            None => None,
-            Some(Record::Key(_)) => continue,
-            Some(Record::Entry(e)) => Some(Place {
-                chain: ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane },
-                seq: e.seq,
-                hash: e.hash.to_vec(),
-            }),
-        });
+    while let Some(record) = export.next_record().map_err(|e| format!("{name}: {e}"))? {
+        if let Record::Entry(e) = record {
+            let chain = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
+            return Ok(Some(Place { chain, seq: e.seq, hash: e.hash.to_vec() }));
+        }
     }
+    Ok(None)
 }
 
 fn report(as_json: bool, d: &Difference) {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use custody_core::export::Reader;
+use custody_core::tlog::note::NoteKey;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
@@ -41,6 +42,11 @@ pub fn bar(quiet: bool) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A key of a log or of a witness, as an argument.
+pub fn note_key(text: &str) -> Result<NoteKey, String> {
+    NoteKey::parse(text).map_err(|e| e.to_string())
 }
 
 /// All of a small file.

@@ -7,7 +7,7 @@ use clap::Args;
 use custody_core::export::{self, Record};
 use custody_core::key::fingerprint;
 use custody_core::tlog::note::{self, NoteKey};
-use custody_core::verify::{Finding, Head, Keys, Report, Verifier};
+use custody_core::verify::{Finding, Head, KeyRecord, Keys, Report, Verifier};
 use serde_json::{Value, json};
 
 use crate::{Failure, input, proof};
@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", requires = "proof")]
     checkpoint: Vec<PathBuf>,
     /// A witness's key (name+hash+base64): each checkpoint must carry its cosignature
-    #[arg(long, value_name = "KEY", value_parser = witness_key, requires = "checkpoint")]
+    #[arg(long, value_name = "KEY", value_parser = input::note_key, requires = "checkpoint")]
     witness: Vec<NoteKey>,
     /// Print one JSON object instead of words
     #[arg(long)]
@@ -40,10 +40,6 @@ pub struct Arguments {
     /// No bar
     #[arg(long, short)]
     quiet: bool,
-}
-
-fn witness_key(text: &str) -> Result<NoteKey, String> {
-    NoteKey::parse(text).map_err(|e| e.to_string())
 }
 
 fn pin(text: &str) -> Result<String, String> {
@@ -73,29 +69,28 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     // Keys come first; what is held against the log depends on them.
     let mut records = Vec::new();
     let mut claims = Vec::new();
-    let mut walk = None;
-    let mut first_needed = true;
-    loop {
-        let record = export.next_record().map_err(because)?;
-        match record {
+    let mut begin = |records: &[KeyRecord]| -> Result<Verifier, Failure> {
+        let keys = Keys::new(records, pins);
+        heads.append(&mut held_against(arguments, &keys, &mut claims)?);
+        Ok(Verifier::with_keys(keys, std::mem::take(&mut heads)))
+    };
+    let mut walk = loop {
+        match export.next_record().map_err(because)? {
             Some(Record::Key(key)) => records.push(key),
-            other => {
-                if first_needed {
-                    first_needed = false;
-                    let keys = Keys::new(&records, pins);
-                    let mut proved = held_against(arguments, &keys, &mut claims)?;
-                    heads.append(&mut proved);
-                    walk = Some(Verifier::with_keys(keys, std::mem::take(&mut heads)));
-                }
-                match (other, &mut walk) {
-                    (Some(Record::Entry(entry)), Some(walk)) => walk.entry(&entry),
-                    _ => break,
-                }
+            Some(Record::Entry(entry)) => {
+                let mut walk = begin(&records)?;
+                walk.entry(&entry);
+                break walk;
             }
+            None => break begin(&records)?,
+        }
+    };
+    while let Some(record) = export.next_record().map_err(because)? {
+        if let Record::Entry(entry) = record {
+            walk.entry(&entry);
         }
     }
     bar.finish_and_clear();
-    let Some(walk) = walk else { return Err("nothing was read".into()) };
     let report = walk.finish();
     let named: BTreeSet<String> = records.iter().map(|r| fingerprint(&r.public_key)).collect();
     let proved = report.counts.findings == 0 && report.counts.entries > 0 && claims.iter().all(|c| c.problem.is_none());

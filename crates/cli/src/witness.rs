@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tiny_http::{Header, Method, Response, Server};
 use zeroize::Zeroizing;
 
-use crate::Failure;
+use crate::{Failure, input};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -45,13 +45,9 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:7380", value_name = "ADDRESS:PORT")]
         listen: String,
         /// A log to watch: what custody.checkpoint_key() gave
-        #[arg(long, required = true, value_name = "KEY", value_parser = log_key)]
+        #[arg(long, required = true, value_name = "KEY", value_parser = input::note_key)]
         log: Vec<NoteKey>,
     },
-}
-
-fn log_key(text: &str) -> Result<NoteKey, String> {
-    NoteKey::parse(text).map_err(|e| e.to_string())
 }
 
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
