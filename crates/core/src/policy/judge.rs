@@ -21,6 +21,7 @@ pub fn judge(expression: &str, column: i16, nullable: bool, catalog: &mut dyn Ca
     match judge.condition(&node, &ROW, true) {
         // An entry in a table that names no tenant: whoever has one sees them all.
         Door { why, entry: true } => Opens(format!("it asks for {why}, and not for the row's tenant")),
+        Holds(basis) if basis.is_empty() => Undecided("where its tenant comes from can't be followed".into()),
         verdict => verdict,
     }
 }
