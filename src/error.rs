@@ -128,6 +128,7 @@ pub enum Error {
         what: String,
         why: String,
     },
+    LogWouldBeLost,
     SchemaGone,
     /// A MERGE whose target was not marked as read.
     BlindMerge {
@@ -346,6 +347,12 @@ impl Error {
                 format!("the guard refuses {what}"),
                 format!("The reason: {why}."),
                 "An administrator can SELECT custody.guard('off') first; that is recorded.".into(),
+            ),
+            Self::LogWouldBeLost => (
+                "UC066",
+                "DROP EXTENSION pg_custody would drop the audit log".into(),
+                "The log is in custody.entry, and has entries of this database's tables.".into(),
+                "Keep it first, with custody.export_log() or pg_dump; then SET custody.drop_log = on, in the session that drops it.".into(),
             ),
             Self::SchemaGone => (
                 "UC064",

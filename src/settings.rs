@@ -1,4 +1,4 @@
-//! The settings, all of them: `custody.verify_workers`, `custody.token_leeway`, `custody.checkpoint_interval` and `custody.verify_schedule`;
+//! The settings, all of them: `custody.drop_log`, `custody.verify_workers`, `custody.token_leeway`, `custody.checkpoint_interval` and `custody.verify_schedule`;
 //! `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
 //! in a build for tests alone, `custody.sabotage`.
 
@@ -15,6 +15,8 @@ pub const LARGEST_LEEWAY: i32 = 60;
 
 static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static VERIFY_SCHEDULE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"03:00"));
+
+static DROP_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines them.
 pub fn define() {
@@ -46,6 +48,14 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"custody.drop_log",
+        c"Whether DROP EXTENSION pg_custody may drop a log that has entries of the database's tables.",
+        c"",
+        &DROP_LOG,
+        GucContext::Suset,
+        GucFlags::DISALLOW_IN_FILE,
+    );
     // Not for whoever presents the token to choose.
     GucRegistry::define_int_guc(
         c"custody.token_leeway",
@@ -59,6 +69,11 @@ pub fn define() {
     );
     #[cfg(feature = "sabotage")]
     sabotage::define();
+}
+
+/// Whether the extension may be dropped with its log.
+pub fn may_drop_log() -> bool {
+    DROP_LOG.get()
 }
 
 /// How many threads verification may use, at least 1.

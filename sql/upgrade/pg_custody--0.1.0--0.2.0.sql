@@ -77,6 +77,8 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catal
 --@ 76_report.sql
 --@ 77_probe.sql
 --@ 78_posture.sql
+--@ 79_monitor.sql
 -- The guard: its tables and functions; then, when all views that it is made of are as they are to be, what calls it.
 --@ 45_guard.sql
 --@ 95_guard_start.sql
+--@ 97_keep.sql

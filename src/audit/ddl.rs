@@ -6,9 +6,10 @@ use custody_core::json;
 
 use crate::audit::transaction::{self, Record};
 use crate::audit::{incarnation, register, table};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pg::call::{Oid, VOID};
 use crate::pg::{scan, session, spi};
+use crate::settings;
 use crate::sql_functions;
 use crate::tenant::protect;
 
@@ -24,6 +25,10 @@ sql_functions! {
     };
     custody_on_drop, pg_finfo_custody_on_drop => |_| {
         watch(record_drops)?;
+        Ok(VOID)
+    };
+    custody_keep_log, pg_finfo_custody_keep_log => |call| {
+        keep_log(call.drops_us())?;
         Ok(VOID)
     };
 }
@@ -48,6 +53,18 @@ pub fn quietly<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
     let _quiet = Quiet(QUIET.replace(true));
     work()
+}
+
+/// Before DROP EXTENSION: the log goes with it only if that was asked for. One that tells of nothing but pg_custody is nothing to lose.
+fn keep_log(drops_us: bool) -> Result<()> {
+    const HOLDS: &str = "SELECT 1 FROM custody.entry e WHERE e.tenant <> '' OR e.schema_name <> 'custody' LIMIT 1";
+    if !drops_us || settings::may_drop_log() || scan::our_table("entry").is_none() {
+        return Ok(());
+    }
+    match session::as_owner(|| spi::rows_now(HOLDS, &[], |row| row.get::<i32>(1)))?.is_empty() {
+        true => Ok(()),
+        false => Err(Error::LogWouldBeLost),
+    }
 }
 
 fn watch(work: impl FnOnce() -> Result<()>) -> Result<()> {

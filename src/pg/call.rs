@@ -100,6 +100,17 @@ impl Call {
             .ok_or_else(|| Error::BadArgument { name, why: "must not contain nulls".into() })
     }
 
+    /// Whether the statement that an event trigger fired for drops this extension.
+    pub fn drops_us(&self) -> bool {
+        // SAFETY: the call record is valid; its context, if it has this tag, is an event trigger's, with the statement's tree.
+        unsafe {
+            let context = (*self.0).context;
+            !context.is_null()
+                && (*context).type_ == pg_sys::NodeTag::T_EventTriggerData
+                && crate::pg::commands::drops_us((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
+        }
+    }
+
     /// The relation that a trigger fired for, and what about it.
     pub fn trigger(&self) -> Result<crate::pg::row::Trigger<'_>> {
         // SAFETY: the call record is valid for as long as this borrow.

@@ -25,6 +25,22 @@ const PARAMETERS: [&str; 5] = [
     "dynamic_library_path",
 ];
 
+/// Whether a statement is DROP EXTENSION of this one.
+///
+/// # Safety
+/// As `look`.
+pub unsafe fn drops_us(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller promises it.
+    unsafe {
+        if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_DropStmt {
+            return false;
+        }
+        let drop = statement.cast::<pg_sys::DropStmt>();
+        (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION
+            && strings((*drop).objects).iter().any(|name| name == "pg_custody")
+    }
+}
+
 /// Looks at a statement.
 ///
 /// # Safety

@@ -15,6 +15,20 @@ fn the_page_on_evidence_runs() {
 }
 
 #[test]
+fn the_pages_for_operators_run() {
+    let db = Db::clinic();
+    let mut superuser = db.superuser();
+    for page in [
+        include_str!("../../docs/monitoring.md"),
+        include_str!("../../docs/runbook.md"),
+        include_str!("../../docs/compliance.md"),
+    ] {
+        blocks(page).iter().for_each(|block| superuser.batch(block));
+    }
+    superuser.assert_valid();
+}
+
+#[test]
 fn the_readme_runs() {
     let db = Db::bare();
     let mut superuser = db.superuser();

@@ -419,6 +419,7 @@ fn preloaded_it_hears_of_what_event_triggers_do_not() {
     s.assert_valid();
     // In transactions of their own: what was recorded is written at COMMIT.
     s.batch("SELECT custody.guard('off')");
+    s.batch("SET custody.drop_log = on");
     s.batch("DROP EXTENSION pg_custody CASCADE");
     s.batch("CREATE TABLE clinic.t (id int); CREATE EXTENSION pg_custody");
     s.batch("SELECT custody.guard('reject')");

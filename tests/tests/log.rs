@@ -523,6 +523,19 @@ fn a_rolled_back_installation_leaves_no_key() {
     s.batch("CREATE EXTENSION pg_custody");
     s.batch("DROP EXTENSION pg_custody");
     s.batch("CREATE EXTENSION pg_custody");
+    // A log of somebody's rows does not go with the extension unless that is meant; whoever is told so loses nothing.
+    s.batch(
+        "CREATE TABLE patients (id int PRIMARY KEY); SELECT custody.audit('patients'); INSERT INTO patients VALUES (1)",
+    );
+    for drop in ["DROP EXTENSION pg_custody CASCADE", "DROP EXTENSION IF EXISTS plpgsql, pg_custody CASCADE"] {
+        assert_eq!(s.fails(drop), "UC066");
+    }
+    assert_eq!(db.superuser().fails("DROP EXTENSION pg_custody CASCADE"), "UC066");
+    assert_eq!(s.count("custody.log WHERE table_name = 'patients' AND op = 'INSERT'"), 1);
+    s.assert_valid();
+    assert_eq!(db.app().fails("SET custody.drop_log = on"), "42501");
+    s.batch("BEGIN; SET LOCAL custody.drop_log = on; DROP EXTENSION pg_custody CASCADE; COMMIT; DROP TABLE patients");
+    s.batch("CREATE EXTENSION pg_custody");
     // What this transaction recorded would be lost with the log that it was to be written to.
     s.batch("BEGIN; SELECT custody.create_tenant('a', 'A'); SAVEPOINT s; DROP EXTENSION pg_custody");
     assert_eq!(s.fails("CREATE EXTENSION pg_custody"), "UC091");

@@ -34,6 +34,58 @@ fn an_outcome_is_kept_and_a_bad_one_is_loud() {
     assert_eq!(session.one::<String>("SELECT custody.run_verification(pin => repeat('0', 64))"), "invalid");
 }
 
+/// What a monitoring system asks for, as the role that it has for that.
+#[test]
+fn a_monitor_sees_what_is_written_and_what_was_checked() {
+    let db = Db::clinic();
+    let monitor = format!("{}_monitor", db.name);
+    db.superuser().batch(&format!("CREATE ROLE {monitor} LOGIN IN ROLE pg_monitor"));
+    let (mut session, mut app, mut superuser) = (db.session(&monitor), db.app(), db.superuser());
+    let metric = |session: &mut Session, name: &str| -> Option<f64> {
+        let lines = session.rows("SELECT custody.metrics()", &[]);
+        let line = lines.iter().map(|r| r.get::<_, String>(0)).find(|l| l.starts_with(&format!("custody_{name}{{")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    assert_eq!(metric(&mut session, "verification_valid"), None, "nothing is said of what was not done");
+    assert_eq!(metric(&mut session, "checkpoint_size"), None);
+    superuser.batch("SELECT pg_stat_force_next_flush()");
+    let before = metric(&mut session, "entries_written_total").unwrap();
+    for id in 1..=20 {
+        app.as_tenant("a", &format!("INSERT INTO clinic.patients (id, name) VALUES ({id}, 'x')"));
+    }
+    app.batch("SELECT pg_stat_force_next_flush()");
+    assert!(metric(&mut session, "entries_written_total").unwrap() >= before + 20.0);
+    assert!(metric(&mut session, "log_bytes").unwrap() > 0.0);
+
+    // A transaction that writes, and one that is prepared: each holds a lane, and is named.
+    superuser.batch("BEGIN; INSERT INTO clinic.patients (tenant_id, id, name) VALUES ('a', 100, 'x')");
+    let mut prepared = db.superuser();
+    prepared.batch("BEGIN; INSERT INTO clinic.patients (tenant_id, id, name) VALUES ('a', 101, 'x'); PREPARE TRANSACTION 'monitored'");
+    assert_eq!((metric(&mut session, "lanes_held"), metric(&mut session, "lanes_prepared")), (Some(2.0), Some(1.0)));
+    assert_eq!(session.count("custody.stat_lanes WHERE prepared = 'monitored' AND since < now() AND pid IS NULL"), 1);
+    assert_eq!(
+        session.count(
+            "custody.stat_lanes WHERE prepared IS NULL AND since < now() AND pid IS NOT NULL AND role = 'postgres'"
+        ),
+        1
+    );
+    superuser.batch("COMMIT; COMMIT PREPARED 'monitored'");
+    assert_eq!(metric(&mut session, "lanes_held"), Some(0.0));
+
+    superuser.batch("CALL custody.checkpoint()");
+    superuser.one::<String>("SELECT custody.run_verification()");
+    assert_eq!(
+        (metric(&mut session, "verification_valid"), metric(&mut session, "checkpoint_size")),
+        (Some(1.0), Some(1.0))
+    );
+    superuser.batch("SET session_replication_role = replica; ALTER TABLE custody.entry DISABLE TRIGGER ALL; UPDATE custody.entry SET op = 'x' WHERE tenant = 'a'");
+    superuser.one::<String>("SELECT custody.run_verification()");
+    assert_eq!(metric(&mut session, "verification_valid"), Some(0.0));
+    assert_eq!(session.count("custody.stat_log WHERE verdict = 'invalid' AND findings > 0"), 1);
+    assert_eq!(app.fails("SELECT custody.metrics()"), "42501");
+    assert_eq!(app.fails("SELECT * FROM custody.stat_log"), "42501");
+}
+
 /// pg_cron of Debian's, put into the stage by `make test-db`. Its least interval is a minute.
 #[test]
 fn pg_cron_makes_checkpoints_and_verifies() {
@@ -110,6 +162,7 @@ fn preloaded_it_works_by_itself() {
     let found = session.rows("SELECT verdict FROM custody.verify(checkpoints => ARRAY[$1])", &[&note]);
     assert_eq!(found.iter().map(|r| r.get::<_, String>(0)).collect::<Vec<_>>(), ["valid"]);
     // A database can be dropped meanwhile, and the extension too.
+    session.batch("SET custody.drop_log = on");
     session.batch("DROP EXTENSION pg_custody CASCADE");
     drop(session);
     let mut postgres = Session(cluster.connect("postgres", SUPERUSER).unwrap());
