@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use custody_core::Hash;
+use custody_core::tlog;
 use custody_core::tlog::checkpoint::Checkpoint;
 use custody_core::tlog::leaf::{Leaf, heads_digest, map};
 use custody_core::tlog::merkle::{self, Tree};
 use custody_core::tlog::note::{self, NoteError};
-use custody_core::verify::{ChainId, Head, Keys};
+use custody_core::tlog::tenant::kept;
+use custody_core::verify::{Head, Keys};
 
 use crate::error::{Error, Result};
 use crate::evidence::tree::{self, as_pgrx};
@@ -174,8 +176,7 @@ fn check_outside(
     let bad = |why: String| Error::BadArgument { name: "checkpoints", why: format!("{}: {why}", number + 1) };
     let (text, _) = note::split(note.as_bytes()).map_err(|e| bad(e.to_string()))?;
     let claimed = Checkpoint::parse(text).map_err(|e| bad(e.to_string()))?;
-    let incarnation = claimed.origin.strip_prefix("pg_custody/").and_then(|id| id.parse().ok());
-    let Some(incarnation) = incarnation.filter(|id| tree::origin(*id) == claimed.origin) else {
+    let Some(incarnation) = tlog::incarnation(&claimed.origin) else {
         return Err(bad("it is of another kind of log".into()));
     };
     let counter = claimed.size.saturating_sub(1);
@@ -218,17 +219,13 @@ fn check_heads(incarnation: Uuid, counter: u64, checked: &mut Checked) -> Result
         checked.found("edited", incarnation, counter, "the heads that are stored for it are not those of its leaf");
     }
     for tenant in tenants {
-        checked.heads.extend(tenant.heads.into_iter().map(|h| Head {
-            chain: ChainId { incarnation: h.incarnation, tenant: tenant.tenant.clone(), lane: h.lane },
-            seq: h.seq,
-            hash: h.hash.to_vec(),
-        }));
+        checked.heads.extend(kept(&tenant.tenant, &tenant.heads));
     }
     Ok(())
 }
 
 fn opened(keys: &Keys, incarnation: Uuid, note: &str) -> std::result::Result<Checkpoint, NoteError> {
-    let origin = tree::origin(incarnation);
+    let origin = tlog::origin(incarnation);
     let opened = note::open(note.as_bytes(), &keys.note_keys(incarnation, &origin))?;
     let said = Checkpoint::parse(&opened.text).map_err(|e| NoteError::Malformed(e.0))?;
     match said.origin == origin {

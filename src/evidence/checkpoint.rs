@@ -3,12 +3,12 @@
 //! A note that is out in the world can never be taken back. Signed in the transaction that makes the leaf, a rollback, a crash or
 //! a failover would leave the database contradicting what it had published.
 
-use custody_core::Hash;
 use custody_core::encoding::FieldHasher;
 use custody_core::key::unhex;
 use custody_core::tlog::checkpoint::Checkpoint;
 use custody_core::tlog::leaf::{ChainHead, Leaf, heads_digest, map};
 use custody_core::tlog::{merkle, note};
+use custody_core::{Hash, tlog};
 use uuid::Uuid;
 
 use crate::audit::{incarnation, key, transaction};
@@ -149,7 +149,7 @@ fn store(leaf: &Leaf, tenants: &[&TenantHeads]) -> Result<()> {
     )?;
     let names: Vec<_> = tenants.iter().map(|t| t.tenant.as_str()).collect();
     let digests: Vec<_> = tenants.iter().map(|t| &t.digest[..]).collect();
-    let heads: Vec<_> = tenants.iter().map(|t| tree::heads_json(&t.heads).to_string()).collect();
+    let heads: Vec<_> = tenants.iter().map(|t| serde_json::json!(&t.heads).to_string()).collect();
     spi::run(
         "INSERT INTO custody.checkpoint_head (incarnation, tenant, counter, digest, heads)
          SELECT $1, n.tenant, $2, n.digest, n.heads::pg_catalog.jsonb
@@ -181,7 +181,7 @@ fn sign() -> Result<String> {
     if size == 0 {
         return Err(Error::CannotCheckpoint { why: "There is no leaf yet: CALL custody.checkpoint() makes one." });
     }
-    let origin = tree::origin(incarnation);
+    let origin = tlog::origin(incarnation);
     let root = merkle::root(&Stored(incarnation), size)?;
     let text = Checkpoint { origin: origin.clone(), size, root }.text();
     let line = key::with_signing_key(incarnation, |key| {

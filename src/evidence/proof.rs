@@ -5,12 +5,12 @@ use pgrx::{IntoDatum, JsonB};
 use serde_json::json;
 use uuid::Uuid;
 
-use custody_core::Hash;
-use custody_core::key::hex;
+use custody_core::tlog;
 use custody_core::tlog::leaf::map;
 use custody_core::tlog::merkle;
 use custody_core::tlog::note::{Kind, NoteKey};
 use custody_core::tlog::proof::Proof;
+use custody_core::tlog::tenant::TenantProof;
 
 use crate::audit::incarnation;
 use crate::error::{Error, Result};
@@ -41,7 +41,8 @@ sql_functions! {
     };
     custody_tenant_proof, pg_finfo_custody_tenant_proof => |call: &mut Call| {
         let tenant: String = call.required(0, "tenant")?;
-        Ok(tenant_proof(asked(call.optional(1))?, &tenant)?.and_then(|proof| JsonB(proof).into_datum()))
+        let proof = tenant_proof(asked(call.optional(1))?, &tenant)?;
+        Ok(proof.and_then(|proof| JsonB(json!(proof)).into_datum()))
     };
 }
 
@@ -58,7 +59,7 @@ fn checkpoint_key(incarnation: Uuid) -> Result<Option<String>> {
     let sql = "SELECT k.public_key FROM custody.signing_key k WHERE k.incarnation OPERATOR(pg_catalog.=) $1 ORDER BY k.created_at DESC, k.key_id DESC LIMIT 1";
     let found = spi::rows(sql, &[as_pgrx(incarnation).into()], |row| row.get::<Vec<u8>>(1))?;
     let key: Option<[u8; 32]> = found.into_iter().next().flatten().and_then(|k| k.try_into().ok());
-    let key = key.and_then(|key| NoteKey::new(&tree::origin(incarnation), Kind::Text, &key).ok());
+    let key = key.and_then(|key| NoteKey::new(&tlog::origin(incarnation), Kind::Text, &key).ok());
     Ok(key.map(|key| key.to_string()))
 }
 
@@ -69,7 +70,7 @@ fn inclusion(incarnation: Uuid, counter: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(Proof { extra: None, index: counter, path, checkpoint: note.into_bytes() }.to_text()))
 }
 
-fn tenant_proof(incarnation: Uuid, tenant: &str) -> Result<Option<serde_json::Value>> {
+fn tenant_proof(incarnation: Uuid, tenant: &str) -> Result<Option<TenantProof>> {
     let Some((size, _)) = tree::last_note(incarnation)? else { return Ok(None) };
     let counter = size - 1;
     let tenants = tree::heads_at(incarnation, counter)?;
@@ -78,16 +79,12 @@ fn tenant_proof(incarnation: Uuid, tenant: &str) -> Result<Option<serde_json::Va
     let (Some(leaf), Some(proof)) = (leaf, proof) else { return Ok(None) };
     let map = map(tenants.iter().map(|t| (&*t.tenant, t.digest)));
     let Some(path) = map.inclusion(index as u64, map.size()) else { return Ok(None) };
-    let hashes = |path: &[Hash]| path.iter().map(|h| hex(h)).collect::<Vec<_>>();
-    Ok(Some(json!({
-        "tenant": tenant,
-        "heads": tree::heads_json(&tenants[index].heads),
-        "map_index": index,
-        "map_path": hashes(&path),
-        "leaf": {
-            "counter": leaf.counter, "at": leaf.at, "incarnation": leaf.incarnation.to_string(), "lsn": leaf.lsn, "keys": hex(&leaf.keys),
-            "configuration": hex(&leaf.configuration), "tenants": leaf.tenants, "map": hex(&leaf.map),
-        },
-        "tlog_proof": String::from_utf8_lossy(&proof),
-    })))
+    Ok(Some(TenantProof {
+        tenant: tenant.to_owned(),
+        heads: tenants[index].heads.clone(),
+        map_index: index as u64,
+        map_path: path,
+        leaf,
+        tlog_proof: String::from_utf8_lossy(&proof).into_owned(),
+    }))
 }

@@ -2,22 +2,15 @@
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::SpiHeapTupleData;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use custody_core::Hash;
-use custody_core::key::{hex, unhex};
 use custody_core::tlog::leaf::{ChainHead, Leaf};
 use custody_core::tlog::merkle::Nodes;
 
 use crate::error::{Error, Result};
 use crate::pg::layout::EPOCH;
 use crate::pg::spi;
-
-/// The name of an incarnation's tree, and of the key that signs it.
-pub fn origin(incarnation: Uuid) -> String {
-    format!("pg_custody/{incarnation}")
-}
 
 pub fn as_pgrx(uuid: Uuid) -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(*uuid.as_bytes())
@@ -97,7 +90,7 @@ pub fn heads_at(incarnation: Uuid, counter: u64) -> Result<Vec<TenantHeads>> {
     let mut tenants = Vec::with_capacity(rows.len());
     for (tenant, digest, heads) in rows {
         let tenant = tenant.unwrap_or_default();
-        let heads = heads.as_deref().and_then(|text| read_heads(&serde_json::from_str(text).ok()?));
+        let heads = heads.and_then(|text| serde_json::from_str(&text).ok());
         let heads = heads.ok_or_else(|| {
             Error::internal(format!("the heads of tenant \"{tenant}\" at checkpoint {counter} cannot be read"))
         })?;
@@ -107,26 +100,4 @@ pub fn heads_at(incarnation: Uuid, counter: u64) -> Result<Vec<TenantHeads>> {
     // The map is sorted by bytes, as the collation of the column is; what was tampered with need not be.
     tenants.sort_by(|a, b| a.tenant.as_bytes().cmp(b.tenant.as_bytes()));
     Ok(tenants)
-}
-
-/// Heads as they are stored, and as a proof has them.
-pub fn heads_json(heads: &[ChainHead]) -> Value {
-    heads
-        .iter()
-        .map(|h| json!({"incarnation": h.incarnation.to_string(), "lane": h.lane, "seq": h.seq, "hash": hex(&h.hash)}))
-        .collect()
-}
-
-fn read_heads(heads: &Value) -> Option<Vec<ChainHead>> {
-    let read = |head: &Value| {
-        let mut hash = [0; 32];
-        unhex(head.get("hash")?.as_str()?, &mut hash).then_some(())?;
-        Some(ChainHead {
-            incarnation: head.get("incarnation")?.as_str()?.parse().ok()?,
-            lane: head.get("lane")?.as_i64()?,
-            seq: head.get("seq")?.as_i64()?,
-            hash,
-        })
-    };
-    heads.as_array()?.iter().map(read).collect()
 }

@@ -106,7 +106,7 @@ fn held_against(arguments: &Arguments, keys: &Keys, claims: &mut Vec<Claim>) -> 
     let mut outside = Vec::new();
     for path in &arguments.checkpoint {
         let what = format!("the checkpoint {}", path.display());
-        match proof::outside(path, keys)? {
+        match proof::outside(&input::small(path)?, &path.display().to_string(), keys)? {
             Ok(checkpoint) => {
                 for witness in &arguments.witness {
                     claims.push(witnessed(path, witness)?);
@@ -119,18 +119,19 @@ fn held_against(arguments: &Arguments, keys: &Keys, claims: &mut Vec<Claim>) -> 
     let mut heads = Vec::new();
     for path in &arguments.proof {
         let what = format!("the proof {}", path.display());
-        let problem = match proof::check(path, keys)? {
+        let proof = proof::read(path)?;
+        let problem = match proof.verify(keys) {
             Err(problem) => Some(problem),
-            Ok(proved) => {
-                let known = outside.iter_mut().find(|(_, c, _)| *c == proved.checkpoint);
+            Ok(checkpoint) => {
+                let known = outside.iter_mut().find(|(_, c, _)| *c == checkpoint);
                 let anchored = known.map(|(_, _, used)| *used = true).is_some();
                 let what = format!(
                     "all chains of tenant \"{}\", as of checkpoint {} ({})",
-                    proved.tenant,
-                    proved.checkpoint.size - 1,
-                    when(proved.at)
+                    proof.tenant,
+                    checkpoint.size - 1,
+                    when(proof.leaf.at)
                 );
-                heads.extend(proved.heads);
+                heads.extend(proof.kept());
                 match anchored || arguments.checkpoint.is_empty() {
                     true => {
                         claims.push(Claim { what, problem: None });

@@ -14,6 +14,7 @@ use crate::key::{fingerprint, push_hex};
 use crate::verify::{Head, KeyRecord, Report, Verifier};
 
 mod line;
+pub mod manifest;
 mod value;
 
 use line::Line;

@@ -19,6 +19,7 @@ pub mod sweep;
 pub mod tlog;
 pub mod token;
 pub mod verify;
+pub mod wire;
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

@@ -3,22 +3,27 @@
 //! The map is itself a tree of RFC 6962, its leaves sorted by tenant: a tenant's heads, their path in the map and the leaf's path in
 //! the log prove what the tenant's part of the log was, without a word about any other tenant.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Hash;
 use crate::encoding::FieldHasher;
 use crate::tlog::merkle::{Tree, leaf_hash, verify_inclusion};
+use crate::wire;
 
 /// The end of one of a tenant's chains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainHead {
     /// Whose life of the database.
+    #[serde(with = "wire::uuid")]
     pub incarnation: Uuid,
     /// Which lane.
     pub lane: i64,
     /// The last entry's number.
     pub seq: i64,
     /// Its hash.
+    #[serde(with = "wire::hash")]
     pub hash: Hash,
 }
 
@@ -46,23 +51,28 @@ pub fn map<'a>(digests: impl IntoIterator<Item = (&'a str, Hash)>) -> Tree {
 }
 
 /// One leaf of the tree of checkpoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Leaf {
     /// 0, 1, 2 … within the incarnation: the leaf's own place in the tree, so that a leaf cannot stand elsewhere.
     pub counter: u64,
     /// When it was made: microseconds since 1970. With the counter it makes an interval without entries visible.
     pub at: i64,
     /// The life of the database whose tree this is.
+    #[serde(with = "wire::uuid")]
     pub incarnation: Uuid,
     /// The end of the WAL when the chains were read: no entry in it was captured later.
     pub lsn: u64,
     /// The digest of the public keys that were registered.
+    #[serde(with = "wire::hash")]
     pub keys: Hash,
     /// The digest of what was protected and audited, and how.
+    #[serde(with = "wire::hash")]
     pub configuration: Hash,
     /// How many tenants the map has, the system among them.
     pub tenants: u64,
     /// The map's root.
+    #[serde(with = "wire::hash")]
     pub map: Hash,
 }
 

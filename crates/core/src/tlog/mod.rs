@@ -8,4 +8,20 @@ pub mod leaf;
 pub mod merkle;
 pub mod note;
 pub mod proof;
+pub mod tenant;
 pub mod witness;
+
+use uuid::Uuid;
+
+const ORIGIN: &str = "pg_custody/";
+
+/// The name of an incarnation's tree, and of the key that signs it.
+pub fn origin(incarnation: Uuid) -> String {
+    format!("{ORIGIN}{incarnation}")
+}
+
+/// The incarnation whose tree has this name.
+pub fn incarnation(of: &str) -> Option<Uuid> {
+    let id = of.strip_prefix(ORIGIN)?.parse().ok()?;
+    (origin(id) == of).then_some(id)
+}
