@@ -29,6 +29,7 @@ DROP FUNCTION custody.assert_verified(text, jsonb);
 --@ 61_verify.sql
 --@ 62_checkpoints.sql
 --@ 63_verifications.sql
+--@ 64_export.sql
 
 -- Coverage: the findings are new, view by view. So are the functions of the gate.
 DROP FUNCTION custody.coverage();

@@ -9,7 +9,7 @@ use custody_core::tlog;
 use custody_core::tlog::checkpoint::Checkpoint;
 use custody_core::tlog::leaf::{Leaf, heads_digest, map};
 use custody_core::tlog::merkle::{self, Tree};
-use custody_core::tlog::note::{self, NoteError};
+use custody_core::tlog::note::{self, Kind, NoteError, NoteKey};
 use custody_core::tlog::tenant::kept;
 use custody_core::verify::{Head, Keys};
 
@@ -39,6 +39,41 @@ pub struct Checked {
     pub size: u64,
     /// Notes from outside that fit.
     pub anchored: usize,
+    /// Those among them that every witness has signed, where any was named.
+    pub witnessed: usize,
+}
+
+/// What the caller brings from outside.
+#[derive(Default)]
+pub struct Outside {
+    pub notes: Vec<String>,
+    /// Who must have signed each of them, too.
+    witnesses: Vec<NoteKey>,
+}
+
+impl Outside {
+    /// None of either may be NULL, or the caller would take what was not looked at for proved.
+    pub fn given(notes: Option<Vec<Option<String>>>, witnesses: Option<Vec<Option<String>>>) -> Result<Self> {
+        let given = |name, list: Option<Vec<Option<String>>>| {
+            let null = || Error::BadArgument { name, why: "must hold no null".into() };
+            list.unwrap_or_default().into_iter().map(|one| one.ok_or_else(null)).collect::<Result<Vec<_>>>()
+        };
+        let notes = given("checkpoints", notes)?;
+        let key = |text: &String| {
+            let bad = |why: String| Error::BadArgument { name: "witnesses", why };
+            let key = NoteKey::parse(text).map_err(|e| bad(e.to_string()))?;
+            match key.kind() {
+                Kind::Cosignature => Ok(key),
+                _ => Err(bad(format!("{} is not a key that cosigns", key.name()))),
+            }
+        };
+        let witnesses = given("witnesses", witnesses)?.iter().map(key).collect::<Result<Vec<_>>>()?;
+        if notes.is_empty() && !witnesses.is_empty() {
+            let why = "need checkpoints from outside that they have signed".into();
+            return Err(Error::BadArgument { name: "witnesses", why });
+        }
+        Ok(Self { notes, witnesses })
+    }
 }
 
 impl Checked {
@@ -48,7 +83,7 @@ impl Checked {
 }
 
 /// Looks at every tree, and holds the notes from outside against them.
-pub fn check(keys: &Keys, present: Option<Uuid>, outside: &[String]) -> Result<Checked> {
+pub fn check(keys: &Keys, present: Option<Uuid>, outside: &Outside) -> Result<Checked> {
     let mut checked = Checked::default();
     // Installed as 0.1.0, and not upgraded yet.
     if scan::our_table("checkpoint_leaf").is_none() {
@@ -67,8 +102,8 @@ pub fn check(keys: &Keys, present: Option<Uuid>, outside: &[String]) -> Result<C
         trees.insert(incarnation, tree);
     }
     checked.size = present.and_then(|id| trees.get(&id)).map_or(0, Tree::size);
-    for (number, note) in outside.iter().enumerate() {
-        check_outside(keys, &trees, note, number, &mut checked)?;
+    for (number, note) in outside.notes.iter().enumerate() {
+        check_outside(keys, &trees, note, number, &outside.witnesses, &mut checked)?;
     }
     Ok(checked)
 }
@@ -171,6 +206,7 @@ fn check_outside(
     trees: &BTreeMap<Uuid, Tree>,
     note: &str,
     number: usize,
+    witnesses: &[NoteKey],
     checked: &mut Checked,
 ) -> Result<()> {
     let bad = |why: String| Error::BadArgument { name: "checkpoints", why: format!("{}: {why}", number + 1) };
@@ -200,6 +236,14 @@ fn check_outside(
         checked.found("forked", incarnation, counter, "a checkpoint from outside has another root: history before it was rewritten, or this is another branch of it");
     } else {
         checked.anchored += 1;
+        let without = |w: &&NoteKey| note::open(note.as_bytes(), std::slice::from_ref(w)).is_err();
+        match witnesses.iter().find(without) {
+            None => checked.witnessed += usize::from(!witnesses.is_empty()),
+            Some(witness) => {
+                let detail = format!("{} has not signed the checkpoint from outside", witness.name());
+                checked.found("unwitnessed", incarnation, counter, detail);
+            }
+        }
     }
     if (1..tree.size()).contains(&said.size) {
         check_heads(incarnation, counter, checked)?;

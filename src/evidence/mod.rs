@@ -2,5 +2,6 @@
 
 pub mod check;
 mod checkpoint;
+mod export;
 mod proof;
 mod tree;

@@ -41,6 +41,27 @@ pub fn wal_end() -> u64 {
     unsafe { pg_sys::GetXLogInsertRecPtr() }
 }
 
+/// Waits until the WAL up to now is on disk: whatever is seen by now, a crash cannot take back. What a standby sees, it has on disk.
+pub fn flush_wal() {
+    // SAFETY: reads shared and configuration state; waits for the disk, outside of any critical section. The WAL's end is that of its
+    // last record, but where a page begins: there it is told as after the page's head, which is not written yet and cannot be waited
+    // for. A record never ends within a head.
+    unsafe {
+        if pg_sys::RecoveryInProgress() {
+            return;
+        }
+        let end = pg_sys::GetXLogInsertRecPtr();
+        let (in_page, in_segment) = (end % u64::from(pg_sys::XLOG_BLCKSZ), end % pg_sys::wal_segment_size as u64);
+        let (long, short) = (size_of::<pg_sys::XLogLongPageHeaderData>(), size_of::<pg_sys::XLogPageHeaderData>());
+        let head = match in_segment == long as u64 {
+            true => long,
+            false if in_page == short as u64 => short,
+            false => 0,
+        };
+        pg_sys::XLogFlush(end - head as u64);
+    }
+}
+
 /// Whether each command of this transaction sees what others have committed until then.
 pub fn reads_committed() -> bool {
     // SAFETY: reads transaction state.

@@ -14,7 +14,7 @@ use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verifier};
 
 use crate::audit::{incarnation, transaction};
 use crate::error::{Error, Result};
-use crate::evidence::check::{self, Checked};
+use crate::evidence::check::{self, Checked, Outside};
 use crate::pg::call::{Call, value};
 use crate::pg::data::{self, Nulled};
 use crate::pg::layout::EPOCH;
@@ -25,14 +25,14 @@ sql_functions! {
     custody_verify, pg_finfo_custody_verify => |call: &mut Call| {
         let tenant: Option<String> = call.optional(2);
         // Of 0.1.0 come three arguments.
-        let notes = given_notes(call.optional(3))?;
-        let outcome = verify(call.optional(0), call.json(1, "heads")?, tenant.as_deref(), &notes)?;
+        let outside = Outside::given(call.optional(3), call.optional(4))?;
+        let outcome = verify(call.optional(0), call.json(1, "heads")?, tenant.as_deref(), &outside)?;
         let rows: Vec<_> = outcome.rows();
         call.return_rows(rows)
     };
     custody_assert_verified, pg_finfo_custody_assert_verified => |call: &mut Call| {
-        let notes = given_notes(call.optional(2))?;
-        let outcome = verify(call.optional(0), call.json(1, "heads")?, None, &notes)?;
+        let outside = Outside::given(call.optional(2), call.optional(3))?;
+        let outcome = verify(call.optional(0), call.json(1, "heads")?, None, &outside)?;
         match outcome.findings.is_empty() {
             true => Ok(data::text(&outcome.summary)),
             false => Err(Error::NotVerified {
@@ -89,7 +89,7 @@ impl Outcome {
     }
 }
 
-fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, notes: &[String]) -> Result<Outcome> {
+fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, outside: &Outside) -> Result<Outcome> {
     transaction::flush()?;
     let pins: Option<Vec<String>> = pin.map(|p| p.split_whitespace().map(str::to_ascii_lowercase).collect());
     let wrong = |p: &String| p.len() != 64 || !p.bytes().all(|b| b.is_ascii_hexdigit());
@@ -100,7 +100,7 @@ fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, notes
     let against_heads = heads.is_some();
     let heads = heads.map_or(Ok(Vec::new()), |h| read_heads(&h))?;
     let keys = Keys::new(&keys()?, pins.as_deref());
-    let mut checkpoints = check::check(&keys, incarnation::written()?, notes)?;
+    let mut checkpoints = check::check(&keys, incarnation::written()?, outside)?;
     let heads = heads.into_iter().chain(std::mem::take(&mut checkpoints.heads));
     let heads: Vec<Head> = heads.filter(|h| tenant.is_none_or(|t| t == h.chain.tenant)).collect();
     let first = sweep::sweep(&Sweep::new(keys.clone(), &heads), tenant)?;
@@ -139,7 +139,7 @@ fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, notes
         (_, true) => "valid",
         (_, false) => "invalid",
     };
-    let given = Given { pinned: pins.is_some(), heads: against_heads, notes: notes.len(), tenant };
+    let given = Given { pinned: pins.is_some(), heads: against_heads, notes: outside.notes.len(), tenant };
     let summary = summary(&report, findings.len(), &given, &checkpoints, guard_lifted)?;
     Ok(Outcome { verdict, summary, findings })
 }
@@ -150,12 +150,6 @@ struct Given<'a> {
     heads: bool,
     notes: usize,
     tenant: Option<&'a str>,
-}
-
-/// Notes from outside; none of them may be NULL, or the caller would take what was not looked at for proved.
-fn given_notes(notes: Option<Vec<Option<String>>>) -> Result<Vec<String>> {
-    let null = || Error::BadArgument { name: "checkpoints", why: "must hold no null".into() };
-    notes.unwrap_or_default().into_iter().map(|note| note.ok_or_else(null)).collect()
 }
 
 /// What was checked, and how far that goes.
@@ -192,13 +186,18 @@ fn summary(
     if guard_lifted > 0 {
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
     }
-    let sound = checkpoints.findings.is_empty();
+    // The ladder of docs/evidence.md. Without a pinned key, only what was kept outside counts.
     text += &match (checkpoints.size, checkpoints.anchored) {
-        (_, anchored) if sound && anchored > 0 => {
+        _ if findings > 0 || counts.entries == 0 => "; assurance: none".to_owned(),
+        (_, anchored) if checkpoints.witnessed > 0 && checkpoints.witnessed == anchored => {
+            format!("; assurance: witnessed, by {anchored} of {} checkpoints from outside", given.notes)
+        }
+        (_, anchored) if anchored > 0 => {
             format!("; assurance: anchored, by {anchored} of {} checkpoints from outside", given.notes)
         }
-        (size, _) if sound && size > 0 => format!("; assurance: checkpointed, up to the last of {size}"),
-        _ => "; assurance: signed".to_owned(),
+        (size, _) if size > 0 && given.pinned => format!("; assurance: checkpointed, up to the last of {size}"),
+        _ if given.pinned => "; assurance: signed".to_owned(),
+        _ => "; assurance: chained".to_owned(),
     };
     text += match given.pinned {
         true => ", key pinned",

@@ -5,6 +5,7 @@ pub mod bouncer;
 pub mod mutants;
 pub mod replay;
 pub mod storm;
+pub mod tool;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

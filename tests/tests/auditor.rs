@@ -2,20 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use custody_tests::tool::{Dir, TOOL, custody, url};
 use custody_tests::{Db, Session};
 use serde_json::Value;
-
-const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/custody");
-
-/// The tool, built by `make test-db`.
-fn custody(arguments: &[&str]) -> (i32, String) {
-    let output =
-        Command::new(TOOL).args(arguments).output().expect("cargo build --release --package custody-cli makes it");
-    (output.status.code().unwrap(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-}
 
 fn last_note(session: &mut Session) -> String {
     session.one("SELECT note FROM custody.checkpoints ORDER BY size DESC LIMIT 1")
@@ -84,27 +76,6 @@ fn an_auditor_with_three_files_and_a_fingerprint() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// A directory that goes with the test.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("custody-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A witness that runs until this is dropped.
 struct Witness {
     process: Child,
@@ -156,11 +127,6 @@ impl Drop for Witness {
     }
 }
 
-/// How the tool reaches a database of the tests.
-fn url(db: &Db) -> String {
-    format!("host={} user=postgres dbname={}", db.cluster.socket().display(), db.name)
-}
-
 fn make_witness(dir: &str, name: &str) -> String {
     let (status, key) = custody(&["witness", "init", dir, "--name", name]);
     assert_eq!(status, 0, "{key}");
@@ -183,7 +149,7 @@ fn two_organisations_witness_each_other() {
             let (status, note) = custody(&[
                 "anchor",
                 "--database",
-                &url(db),
+                &url(db, "postgres"),
                 "--make",
                 "--file",
                 &kept,
@@ -197,8 +163,15 @@ fn two_organisations_witness_each_other() {
             assert!(std::fs::read_to_string(&kept).unwrap().ends_with(&note));
         }
         // The database takes the cosigned note, too, and the auditor asks for the witness.
-        let (_, note) =
-            custody(&["anchor", "--database", &url(db), "--witness", &witnesses[by].url(), "--witness-key", &keys[by]]);
+        let (_, note) = custody(&[
+            "anchor",
+            "--database",
+            &url(db, "postgres"),
+            "--witness",
+            &witnesses[by].url(),
+            "--witness-key",
+            &keys[by],
+        ]);
         let mut session = db.superuser();
         let found = session.rows("SELECT verdict, detail FROM custody.verify(checkpoints => ARRAY[$1])", &[&note]);
         assert!(found.len() == 1 && found[0].get::<_, String>(1).contains("anchored, by 1 of 1"), "{found:?}");
@@ -214,6 +187,19 @@ fn two_organisations_witness_each_other() {
         let (status, text) =
             custody(&["verify", &log, "--pin", &pin, "--proof", &proof, "--checkpoint", &note, "--witness", &keys[by]]);
         assert!(status == 0 && text.contains("has seen the checkpoint"), "{text}");
+        assert!(text.contains("assurance: witnessed, up to checkpoint"), "{text}");
+        // The same of the whole log, from the database itself; and in SQL.
+        let live = &["verify", "--database", &url(db, "postgres"), "--pin", &pin, "--checkpoint", &note];
+        let (status, text) = custody(&[&live[..], &["--witness", &keys[by], "--json"]].concat());
+        let told: Value = serde_json::from_str(&text).unwrap_or_default();
+        assert_eq!((status, &told["assurance"]), (0, &"witnessed".into()), "{text}");
+        let kept = std::fs::read_to_string(&note).unwrap();
+        let sql = "SELECT verdict, detail FROM custody.verify(checkpoints => ARRAY[$1], witnesses => ARRAY[$2])";
+        let found = session.rows(sql, &[&kept, &keys[by]]);
+        assert!(found.len() == 1 && found[0].get::<_, String>(1).contains("assurance: witnessed"), "{found:?}");
+        let found = session.rows(sql, &[&kept, &keys[1 - by]]);
+        assert!(found.len() == 2 && found[0].get::<_, String>(1).contains("assurance: none"), "{found:?}");
+        assert_eq!(found[1].get::<_, String>(0), "unwitnessed");
         let (status, text) = custody(&[
             "verify",
             &log,
@@ -304,7 +290,11 @@ fn a_database_that_was_set_back_is_found_by_its_witness() {
     let witness = Witness::start(&dir.at("w"), &[&session.one::<String>("SELECT custody.checkpoint_key()")]);
     let anchor = |make: &[&str]| {
         custody(
-            &[&["anchor", "--database", &url(&db), "--witness", &witness.url(), "--witness-key", &key], make].concat(),
+            &[
+                &["anchor", "--database", &url(&db, "postgres"), "--witness", &witness.url(), "--witness-key", &key],
+                make,
+            ]
+            .concat(),
         )
     };
     assert_eq!(anchor(&["--make"]).0, 0);
@@ -321,7 +311,15 @@ fn a_database_that_was_set_back_is_found_by_its_witness() {
     let (status, text) = anchor(&["--make"]);
     assert!(status == 1 && text.contains("REWRITTEN"), "and a third on top of it: {text}");
     drop(witness);
-    let gone = custody(&["anchor", "--database", &url(&db), "--witness", "http://127.0.0.1:9", "--witness-key", &key]);
+    let gone = custody(&[
+        "anchor",
+        "--database",
+        &url(&db, "postgres"),
+        "--witness",
+        "http://127.0.0.1:9",
+        "--witness-key",
+        &key,
+    ]);
     assert_eq!(gone.0, 1, "a witness that is away fails the anchor, and nothing else");
     assert!(Path::new(&dir.at("w")).exists());
 }

@@ -13,14 +13,14 @@ use custody_core::Hash;
 use custody_core::tlog::checkpoint::{Checkpoint, decimal};
 use custody_core::tlog::note::{self, NoteKey};
 use custody_core::tlog::witness::Request;
-use postgres::{Client, NoTls};
+use postgres::Client;
 use ureq::Agent;
 
-use crate::{Failure, input};
+use crate::{Failure, database, input};
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The database: a libpq connection string or URL, over a Unix socket or a network that you trust; as a member of custody_auditor
+    /// The database: a libpq connection string or URL; as a member of custody_auditor
     #[arg(long)]
     database: String,
     /// Make a checkpoint first; then the role must be a member of custody_admin
@@ -35,6 +35,8 @@ pub struct Arguments {
     /// A witness's key (name+hash+base64), one for each witness, in their order
     #[arg(long, value_name = "KEY", value_parser = input::note_key)]
     witness_key: Vec<NoteKey>,
+    #[command(flatten)]
+    safety: database::Safety,
 }
 
 /// Whether the checkpoint is everywhere it was to go.
@@ -42,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     if arguments.witness.len() != arguments.witness_key.len() {
         return Err("each --witness needs its --witness-key".into());
     }
-    let mut client = Client::connect(&arguments.database, NoTls)?;
+    let mut client = database::connect(&arguments.database, &arguments.safety)?;
     if arguments.make {
         client.batch_execute("CALL custody.checkpoint()")?;
     }

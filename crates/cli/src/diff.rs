@@ -9,11 +9,12 @@ use custody_core::verify::ChainId;
 use serde_json::json;
 
 use crate::Failure;
-use crate::input::{self, Export};
+use crate::input;
+use crate::source::{Export, Source};
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The earlier export
+    /// The earlier export: a file, plain or zstd, an archive, or - for standard input
     old: PathBuf,
     /// The later export
     new: PathBuf,
@@ -51,9 +52,14 @@ struct Difference {
 
 /// Whether the later export goes on from the earlier one: nothing missing, nothing changed, everything new after what was there.
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
-    let bar = input::bar(arguments.quiet || arguments.json);
-    let hidden = input::bar(true);
-    let (mut old, mut new) = (input::open(&arguments.old, &bar)?, input::open(&arguments.new, &hidden)?);
+    let (mut old, mut new) = (Source::open(&arguments.old)?, Source::open(&arguments.new)?);
+    if let (Source::Stdin, Source::Stdin) = (&old, &new) {
+        return Err("standard input can be read once only".into());
+    }
+    let bar = input::bar(arguments.quiet || arguments.json, old.length());
+    let hidden = input::bar(true, None);
+    let problems: Vec<_> = [&old, &new].iter().filter_map(|s| s.problems()).collect();
+    let (mut old, mut new) = (old.export(&bar)?, new.export(&hidden)?);
     let names = [arguments.old.display().to_string(), arguments.new.display().to_string()];
     let (mut a, mut b) = (next(&mut old, &names[0])?, next(&mut new, &names[1])?);
     let (mut entries, mut goes_on) = (0u64, true);
@@ -100,6 +106,10 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     }
     finish(current);
     bar.finish_and_clear();
+    // What is not the archive that was made says nothing about it.
+    if let Some(problem) = problems.iter().find_map(|p| p.borrow().first().cloned()) {
+        return Err(problem.into());
+    }
     if !arguments.json {
         let verdict = if goes_on {
             "the later export goes on from the earlier one"
@@ -111,7 +121,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     Ok(goes_on)
 }
 
-fn next(export: &mut Export, name: &str) -> Result<Option<Place>, Failure> {
+fn next(export: &mut Export<'_>, name: &str) -> Result<Option<Place>, Failure> {
     while let Some(record) = export.next_record().map_err(|e| format!("{name}: {e}"))? {
         if let Record::Entry(e) = record {
             let chain = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };

@@ -2,9 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod anchor;
+mod archive;
+mod check;
+mod database;
 mod diff;
+mod export;
 mod input;
+mod live;
 mod proof;
+mod source;
 mod verify;
 mod witness;
 
@@ -33,8 +39,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Verify an export: chains, hashes, signatures; against kept heads and checkpoints if they are given
+    /// Verify exports, archives or a live database: chains, hashes, signatures; against kept heads and checkpoints if they are given
     Verify(verify::Arguments),
+    /// Export a log, or one tenant's, into a directory of compressed parts; goes on where it was interrupted
+    Export(export::Arguments),
     /// Compare two exports: which chains went on, and which are not the same any more
     DiffLog(diff::Arguments),
     /// Take a database's last checkpoint out of its reach: into a file, and to witnesses
@@ -49,6 +57,7 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::DiffLog(arguments) => diff::run(&arguments),
         Command::Anchor(arguments) => anchor::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),

@@ -130,6 +130,24 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
+    /// The last record again, if it was an entry; at the end, none.
+    pub fn current(&self) -> Option<Entry<'_>> {
+        match !self.bytes.is_empty() && self.line.record() == "entry" {
+            true => self.line.entry().ok(),
+            false => None,
+        }
+    }
+
+    /// Where the last entry stands: tenant, incarnation, lane, seq.
+    pub fn place(&self) -> Option<(&str, Uuid, i64, i64)> {
+        self.before.map(|(incarnation, lane, seq)| (&*self.tenant, incarnation, lane, seq))
+    }
+
+    /// The last line as it stands, line feed included if it has one.
+    pub fn line(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn read_line(&mut self) -> Result<bool, Problem> {
         self.bytes.clear();
         let most = u64::try_from(self.limit).unwrap_or(u64::MAX).saturating_add(1);

@@ -16,6 +16,20 @@ use crate::verify::{ChainId, Counts, Head, Keys};
 pub struct Sweep {
     keys: Keys,
     heads: HashMap<ChainId, Vec<(i64, Vec<u8>)>>,
+    partial: bool,
+}
+
+/// From where to where a chain goes, if all of it was found whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first entry's number.
+    pub first: i64,
+    /// What it is linked to.
+    pub prev_hash: Hash,
+    /// The last entry's number.
+    pub last: i64,
+    /// Its hash.
+    pub hash: Hash,
 }
 
 /// A stretch of a chain without a gap, every link in it right.
@@ -88,7 +102,13 @@ impl Sweep {
         for head in heads {
             by_chain.entry(head.chain.clone()).or_default().push((head.seq, head.hash.clone()));
         }
-        Self { keys, heads: by_chain }
+        Self { keys, heads: by_chain, partial: false }
+    }
+
+    /// See [`Verifier::partial`](crate::verify::Verifier::partial).
+    #[must_use]
+    pub fn partial(self, partial: bool) -> Self {
+        Self { partial, ..self }
     }
 
     /// Checks one entry, and adds it to what is known of its chain.
@@ -154,13 +174,15 @@ impl Sweep {
             let reaches = self.heads.get(id).and_then(|heads| heads.iter().map(|h| h.0).max()).unwrap_or(0);
             let whole = chain.spans.len() == 1
                 && chain.spans.values().all(|s| {
-                    s.first == 1
-                        && s.first_prev == genesis(id.incarnation, &id.tenant, id.lane)
-                        && s.last_signs
-                        && s.last >= reaches
+                    let begins = match s.first {
+                        1 => s.first_prev == genesis(id.incarnation, &id.tenant, id.lane),
+                        _ => self.partial,
+                    };
+                    begins && s.last_signs && s.last >= reaches
                 });
             if whole && !chain.tally.doubtful {
                 swept.clear.chains += 1;
+                swept.clear.begun += u64::from(!chain.spans.contains_key(&1));
                 swept.clear.entries += chain.tally.entries;
                 swept.clear.signatures += chain.tally.signatures;
                 *swept.clear.by_incarnation.entry(id.incarnation).or_default() += chain.tally.entries;
@@ -212,6 +234,38 @@ impl Whole {
                 chain.join(span);
             }
         }
+    }
+
+    /// Takes in what is known of another share of the log.
+    pub fn absorb(&mut self, other: Whole) {
+        for (id, found) in other.chains {
+            let chain = self.chains.entry(id).or_default();
+            chain.tally.entries += found.tally.entries;
+            chain.tally.signatures += found.tally.signatures;
+            chain.tally.doubtful |= found.tally.doubtful;
+            if chain.tally.doubtful {
+                chain.spans.clear();
+                continue;
+            }
+            found.spans.into_values().for_each(|span| chain.join(span));
+        }
+    }
+
+    /// The chains there are.
+    pub fn chains(&self) -> impl ExactSizeIterator<Item = &ChainId> {
+        self.chains.keys()
+    }
+
+    /// From where to where a chain goes; none if it is not here, or not beyond doubt.
+    pub fn stretch(&self, id: &ChainId) -> Option<Stretch> {
+        let chain = self.chains.get(id).filter(|c| !c.tally.doubtful && c.spans.len() == 1)?;
+        let span = chain.spans.values().next()?;
+        Some(Stretch { first: span.first, prev_hash: span.first_prev, last: span.last, hash: span.last_hash })
+    }
+
+    /// Whether something is not as it should be in a chain, so that it has to be walked.
+    pub fn doubts(&self, id: &ChainId) -> bool {
+        self.chains.get(id).is_some_and(|c| c.tally.doubtful || c.spans.len() != 1)
     }
 
     /// Entries taken in so far.

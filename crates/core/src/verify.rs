@@ -126,6 +126,8 @@ pub struct Counts {
     pub chains: u64,
     /// Signatures that hold.
     pub signatures: u64,
+    /// Chains that begin in the middle, where that was allowed.
+    pub begun: u64,
     /// All findings, kept or not.
     pub findings: u64,
 }
@@ -214,6 +216,7 @@ pub struct Verifier {
     /// What was found at the entry before and since. What comes later concerns nothing earlier.
     seen: HashSet<(Verdict, i64)>,
     searches: u32,
+    partial: bool,
 }
 
 impl Verifier {
@@ -236,7 +239,14 @@ impl Verifier {
             findings: Vec::new(),
             seen: HashSet::new(),
             searches: 0,
+            partial: false,
         }
+    }
+
+    /// Lets chains begin in the middle: what came before is elsewhere, and nothing is said of it.
+    #[must_use]
+    pub fn partial(self, partial: bool) -> Self {
+        Self { partial, ..self }
     }
 
     /// Checks the next entry.
@@ -248,9 +258,13 @@ impl Verifier {
         if !same_chain {
             self.end_chain();
             let id = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
-            let prev = genesis(e.incarnation, e.tenant, e.lane).to_vec();
+            let (expected, prev) = match self.partial && e.seq > 1 {
+                true => (e.seq.into(), e.prev_hash.to_vec()),
+                false => (1, genesis(e.incarnation, e.tenant, e.lane).to_vec()),
+            };
             self.counts.chains += 1;
-            self.chain = Some(Chain { id, expected: 1, prev, before: None });
+            self.counts.begun += u64::from(expected > 1);
+            self.chain = Some(Chain { id, expected, prev, before: None });
         }
         self.counts.entries += 1;
         *self.counts.by_incarnation.entry(e.incarnation).or_default() += 1;
@@ -306,6 +320,7 @@ impl Verifier {
         self.counts.entries += clear.entries;
         self.counts.chains += clear.chains;
         self.counts.signatures += clear.signatures;
+        self.counts.begun += clear.begun;
         for (incarnation, entries) in &clear.by_incarnation {
             *self.counts.by_incarnation.entry(*incarnation).or_default() += entries;
         }

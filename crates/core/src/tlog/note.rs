@@ -94,6 +94,11 @@ impl NoteKey {
         &self.name
     }
 
+    /// What it signs.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The four bytes that tell this key from others of its name.
     pub fn id(&self) -> [u8; 4] {
         let hash = Sha256::new_with_prefix(self.name.as_bytes())
