@@ -66,8 +66,21 @@ fn main() -> ExitCode {
         Ok(true) => PROVED,
         Ok(false) => NOT_PROVED,
         Err(e) => {
-            eprintln!("custody: {e}");
+            eprintln!("custody: {}", words(&*e));
             UNREADABLE
         }
     })
+}
+
+/// An error and what is behind it, where it does not say so itself.
+fn words(error: &dyn std::error::Error) -> String {
+    let (mut words, mut cause) = (error.to_string(), error.source());
+    while let Some(deeper) = cause {
+        let said = deeper.to_string();
+        if !words.contains(&said) {
+            words += &format!(": {said}");
+        }
+        cause = deeper.source();
+    }
+    words
 }
