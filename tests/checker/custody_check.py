@@ -5,8 +5,8 @@
 
 EXPORT may be "-" for standard input. Every finding is printed as one JSON line as soon as it is known, and a summary as
 the last line. Exit status: 0 valid, 1 findings (an empty log is one), 2 the input cannot be read as an export: one line on
-standard error says why, and there is no summary. The export is streamed: memory grows with the findings, the keys and the
-heads, never with the entries.
+standard error says why, and there is no summary. The export is streamed: memory grows with the findings, the keys, the
+heads, and the parts that are missing from one tenant's entries, never with the entries.
 """
 
 import argparse
@@ -413,11 +413,85 @@ class Report:
         print(json.dumps(members), file=self._out)
 
 
+def read_erasure(new):
+    """What an ERASE names: (part, [(incarnation, lane, first, last)]); None if it is not of the form of section 6."""
+    try:
+        members = _parse(new.encode("utf-8"))
+        if not isinstance(members, dict) or set(members) != {"reason", "part", "entries"}:
+            return None
+        _read_text(members["reason"])
+        if members["part"] not in ("row", "actor") or not isinstance(members["entries"], list):
+            return None
+        named = []
+        for stretch in members["entries"]:
+            if not isinstance(stretch, list) or len(stretch) != 4:
+                return None
+            incarnation, lane, first, last = _read_uuid(stretch[0]), *map(_read_integer, stretch[1:])
+            if not 1 <= first <= last:
+                return None
+            named.append((incarnation, lane, first, last))
+    except (Unreadable, ValueError):
+        return None
+    return members["part"], named
+
+
+class Tenant:
+    """What is missing from one tenant's entries, and what was erased: it is weighed when all of them are known."""
+
+    def __init__(self, tenant, report):
+        self.tenant, self._report = tenant, report
+        self._there = defaultdict(list)  # by (incarnation, lane): [first, last] of each stretch, in order
+        self._missing = defaultdict(set)  # by (part, incarnation, lane): numbers
+        self._lost = set()  # (incarnation, lane, seq): the row parts of ERASE entries
+        self._named = defaultdict(list)  # by (part, incarnation, lane): (first, last)
+
+    def there(self, e):
+        """Take note of an entry."""
+        stretches = self._there[e.incarnation, e.lane]
+        if stretches and e.seq in (stretches[-1][1], stretches[-1][1] + 1):
+            stretches[-1][1] = e.seq
+        else:
+            stretches.append([e.seq, e.seq])
+
+    def missing(self, part, e):
+        """Take note of a part that is missing."""
+        if part == "row" and e.op == "ERASE":
+            self._lost.add((e.incarnation, e.lane, e.seq))
+        else:
+            self._missing[part, e.incarnation, e.lane].add(e.seq)
+
+    def erased(self, part, stretches):
+        """Take note of an ERASE that counts."""
+        for incarnation, lane, first, last in stretches:
+            self._named[part, incarnation, lane].append((first, last))
+
+    def end(self):
+        """Say what no erasure accounts for, and what was not erased after all."""
+        for incarnation, lane, seq in self._lost:
+            self._find("payload_missing", incarnation, lane, seq, "the row part of an ERASE is missing")
+        for (part, incarnation, lane), numbers in self._missing.items():
+            named = self._named.get((part, incarnation, lane), ())
+            for seq in sorted(numbers):
+                if not any(first <= seq <= last for first, last in named):
+                    self._find("payload_missing", incarnation, lane, seq, f"the {part} part is missing")
+        for (part, incarnation, lane), named in self._named.items():
+            missing = self._missing.get((part, incarnation, lane), ())
+            for first, last in named:
+                for start, end in self._there.get((incarnation, lane), ()):
+                    for seq in range(max(first, start), min(last, end) + 1):
+                        if seq not in missing and (part != "row" or (incarnation, lane, seq) not in self._lost):
+                            self._find("erasure_incomplete", incarnation, lane, seq, f"the {part} part was to be erased")
+
+    def _find(self, verdict, incarnation, lane, seq, detail):
+        self._report.find(verdict, (incarnation, self.tenant, lane), seq, detail)
+
+
 class Chain:
     """Verifies the entries of one chain, taken in order of seq."""
 
-    def __init__(self, chain, keys, heads, report):
-        self.chain = chain
+    def __init__(self, chain, keys, heads, report, tenant):
+        self.chain, self._tenant = chain, tenant
+        self._erasures = []  # that no signature covers yet
         self._keys, self._heads, self._report = keys, heads, report
         self._expected = 1
         self._prev = genesis_hash(*chain)
@@ -437,7 +511,8 @@ class Chain:
             # The page does not speak of a seq that is given twice, or is below 1. It has no place in the chain: say so
             # of it, rather than blame a neighbour by 5 and 7.
             self._find("inserted", e.seq, f"seq {self._expected} was to come here")
-        self._check_row_part(e)  # 2
+        self._tenant.there(e)
+        row_part_right = self._check_row_part(e)  # 2
         self._check_actor_part(e)  # 3
         at_fault = self._check_hash(e)  # 4
         if in_place:
@@ -447,6 +522,7 @@ class Chain:
                 else:
                     self._find("edited", e.seq - 1, "is not the entry that the next one was chained to")
         signed = self._check_signature(e)  # 6
+        self._weigh_erasure(e, in_place, at_fault, row_part_right, signed)
         if in_place and self._before is not None:  # 7
             if self._before.xid != e.xid and not self._before.signs_run:
                 self._find("unsigned", e.seq - 1, "the last entry of its run is not signed")
@@ -467,14 +543,32 @@ class Chain:
     def _find(self, verdict, seq, detail):
         self._report.find(verdict, self.chain, seq, detail)
 
+    def _weigh_erasure(self, e, in_place, at_fault, row_part_right, signed):
+        same_run = self._before is None or self._before.xid == e.xid or self._before.signs_run
+        if not (in_place and not at_fault and e.prev_hash == self._prev and same_run):
+            self._erasures.clear()  # what was waiting for a signature is cut off from it
+        if e.op == "ERASE" and row_part_right and not at_fault and e.new is not None:
+            erasure = read_erasure(e.new)
+            if erasure is not None:
+                self._erasures.append(erasure)
+        if e.signs_run:
+            if signed:
+                for part, stretches in self._erasures:
+                    self._tenant.erased(part, stretches)
+            self._erasures.clear()
+
     def _check_row_part(self, e):
+        """Returns whether it is present and right."""
         if e.row_salt is None:
             if e.row_key is None and e.old is None and e.new is None:
-                self._find("payload_missing", e.seq, "the row part is missing")
+                self._tenant.missing("row", e)
             else:
                 self._find("edited", e.seq, "the row part has no salt")
         elif row_digest(e.row_salt, e.row_key, e.old, e.new) != e.row_digest:
             self._find("edited", e.seq, "the row part is not the one digested")
+        else:
+            return True
+        return False
 
     def _check_actor_part(self, e):
         if e.actor_seq != e.seq:
@@ -486,7 +580,7 @@ class Chain:
             self._find("edited", e.seq, "the actor part has no digest")
         elif e.actor_salt is None:
             if e.actor is None:
-                self._find("payload_missing", e.seq, "the actor part is missing")
+                self._tenant.missing("actor", e)
             else:
                 self._find("edited", e.seq, "the actor part has no salt")
         elif actor_digest(e.actor_salt, e.actor) != e.actor_digest:
@@ -526,17 +620,22 @@ class Chain:
 
 def verify(stream, heads, pin, out):
     """Verify an export from a binary stream, printing to `out`; returns whether the log is valid."""
-    report, keys, current = Report(out), Keys(pin), None
+    report, keys, current, tenant = Report(out), Keys(pin), None, None
     unseen = dict(heads)
     for entry in read_export(stream, keys):
         chain = (entry.incarnation, entry.tenant, entry.lane)
         if current is None or current.chain != chain:
             if current is not None:
                 current.end()
-            current = Chain(chain, keys, unseen.pop(chain, {}), report)
+            if tenant is None or tenant.tenant != entry.tenant:
+                if tenant is not None:
+                    tenant.end()
+                tenant = Tenant(entry.tenant, report)
+            current = Chain(chain, keys, unseen.pop(chain, {}), report, tenant)
         current.take(entry)
     if current is not None:
         current.end()
+        tenant.end()
     else:
         report.find("empty", (None, None, None), None, "there are no entries")
     for chain in unseen:

@@ -861,6 +861,239 @@ def actor_digest_dropped(log):
     return [check(f("edited", 5))]
 
 
+# Erasure.
+
+C2, CB = (A, "acme", 2), (B, "acme", 1)  # other chains of the same tenant
+OTHER = (A, "Ünternehmen", 1)
+
+
+def drop(log, *seqs, part="row", chain=C):
+    """Erase a part of these entries."""
+    columns = ("row_salt", "row_key", "old", "new") if part == "row" else ("actor_salt", "actor")
+    for seq in seqs:
+        log.at(seq, chain).update(dict.fromkeys(columns))
+
+
+def erase(log, *stretches, where=C, key=K1, part="row", new=None, **more):
+    """Append the ERASE that says so: by default in the chain that is tampered with, naming entries of it."""
+    entries = [[*chain[::2], first, last] for chain, first, last in stretches]
+    state = {"reason": "asked for", "part": part, "entries": entries}
+    return log.append(where, 3000, key=key, op="ERASE", new=compact(state) if new is None else new, **more)
+
+
+@attack
+def erased(log):
+    """No attack: the row parts of 1, 3, 4 and of the first entry of another lane are erased, and an ERASE says so."""
+    drop(log, 1, 3, 4)
+    drop(log, 1, chain=C2)
+    erase(log, (C, 1, 1), (C, 3, 4), (C2, 1, 1))
+    return [check(), check(heads=True), check(pin=K1, heads=True)]
+
+
+@attack
+def erased_before_it_stands(log):
+    """No attack: the ERASE stands in a chain that comes before the one it names."""
+    drop(log, 1, 2, chain=C2)
+    erase(log, (C2, 1, 2))
+    return [check(pin=K1)]
+
+
+@attack
+def erased_from_another_life(log):
+    """No attack: the ERASE stands in a later incarnation; and the actor part of 5 is erased by one in another lane."""
+    drop(log, 6, 7)
+    drop(log, 5, part="actor")
+    erase(log, (C, 6, 7), where=CB, key=K2)
+    erase(log, (C, 5, 5), where=C2, part="actor")
+    return [check(pin=K1)]
+
+
+@attack
+def erased_in_a_run(log):
+    """No attack: two ERASEs within a run, whose last entry carries the signature."""
+    drop(log, 1, 6)
+    erase(log, (C, 1, 1), key=None)
+    erase(log, (C, 6, 6), key=None, actor_seq=12, ordinal=2)
+    log.append(C, 3000, 3, key=K1, actor_seq=12, new=account(66, 6))
+    return [check(pin=K1)]
+
+
+@attack
+def erased_in_overlapping_stretches(log):
+    """No attack: the stretches of two ERASEs overlap, and reach beyond the end of a chain."""
+    drop(log, 1, 2, 3, 4, 5)
+    drop(log, 2, chain=C2)
+    erase(log, (C, 1, 3), (C2, 2, 2), (C2, 4, I64_MAX))
+    erase(log, (C, 2, 5), (C, 1, 1), (C, 13, 13))
+    return [check(f("erasure_incomplete", 13))]
+
+
+@attack
+def erased_more_than_named(log):
+    """2 and 7 are missing too, of which the ERASE does not speak; nor does it of the actor part of 1."""
+    drop(log, 1, 2, 3, 7)
+    drop(log, 1, part="actor")
+    erase(log, (C, 1, 1), (C, 3, 6))
+    return [check(f("payload_missing", 1, 2, 7), f("erasure_incomplete", 4, 5, 6))]
+
+
+@attack
+def erased_and_back(log):
+    """An ERASE names 3 and the actor part of 4; the row part of 3 is there again, and so is the actor part of 4."""
+    erase(log, (C, 3, 3))
+    erase(log, (C, 4, 4), part="actor")
+    return [check(f("erasure_incomplete", 3, 4)), check(f("erasure_incomplete", 3, 4), pin=K1, heads=True)]
+
+
+@attack
+def erased_actor_that_was_not_there(log):
+    """An ERASE names the actor part of 2, which has none of its own, and of 20, where there is no entry."""
+    erase(log, (C, 2, 2), (C, 20, 20), part="actor")
+    return [check(f("erasure_incomplete", 2))]
+
+
+@attack
+def erased_the_other_part(log):
+    """An ERASE names the actor part of 6; it is the row part that is missing."""
+    drop(log, 6)
+    erase(log, (C, 6, 6), part="actor")
+    return [check(f("payload_missing", 6), f("erasure_incomplete", 6))]
+
+
+@attack
+def erased_by_another_tenant(log):
+    """The ERASE that names 6 stands in another tenant's chain."""
+    drop(log, 6)
+    erase(log, (C, 6, 6), where=OTHER)
+    # There, it names what is number 6 of its own tenant's chain: there is none.
+    return [check(f("payload_missing", 6))]
+
+
+@attack
+def erased_elsewhere(log):
+    """The ERASE names the same number of another lane, and of another incarnation."""
+    drop(log, 6)
+    erase(log, ((A, "acme", 3), 6, 6), (CB, 6, 6))
+    return [check(f("payload_missing", 6))]
+
+
+@attack
+def erased_without_signature(log):
+    """An ERASE is appended without a signature."""
+    drop(log, 6)
+    erase(log, (C, 6, 6), key=None)
+    return [check(f("payload_missing", 6), f("unsigned", 12))]
+
+
+@attack
+def erased_without_signature_before_a_run(log):
+    """After the unsigned ERASE comes a run that is signed: that is not the signature of its own."""
+    drop(log, 6)
+    erase(log, (C, 6, 6), key=None)
+    log.append(C, 3001, key=K1, new=account(66, 6))
+    return [check(f("payload_missing", 6), f("unsigned", 12))]
+
+
+@attack
+def erased_signed_by_a_stranger(log):
+    """The ERASE is signed with a key that is in no key record; then with one that a pin does not vouch for."""
+    drop(log, 6)
+    log.keys.append(K3.record(A))
+    erase(log, (C, 6, 6), key=K3)
+    return [check(), check(f("payload_missing", 6), f("key_not_valid", 12), pin=K1)]
+
+
+@attack
+def erased_with_bad_signature(log):
+    """The signature of the ERASE is another key's."""
+    drop(log, 6)
+    e = erase(log, (C, 6, 6))
+    e["signature"] = K3.sign(e["hash"])
+    return [check(f("payload_missing", 6), f("bad_signature", 12))]
+
+
+@attack
+def erased_at_a_broken_link(log):
+    """Between the ERASE and the signature of its run an entry is missing: what the signature covers is not known."""
+    drop(log, 6)
+    erase(log, (C, 6, 6), key=None)
+    log.append(C, 3000, 2, actor_seq=12, new=account(66, 6))
+    log.append(C, 3000, 3, key=K1, actor_seq=12, new=account(66, 7))
+    log.remove(13)
+    return [check(f("payload_missing", 6), f("deleted", 13))]
+
+
+@attack
+def erased_at_a_forged_link(log):
+    """An ERASE is forged before a run that is signed, as if of that run."""
+    drop(log, 6)
+    erase(log, (C, 6, 6), key=None)
+    log.append(C, 3000, 2, key=K1, actor_seq=12, new=account(66, 6), prev_hash="cd" * 32)
+    return [check(f("payload_missing", 6), f("edited", 12))]
+
+
+@attack
+def erased_positions_edited(log):
+    """An ERASE that named 6 names 7 now."""
+    drop(log, 7)
+    e = erase(log, (C, 6, 6))
+    e["new"] = e["new"].replace("6, 6", "7, 7")
+    return [check(f("payload_missing", 7), f("edited", 12))]
+
+
+@attack
+def erased_op_edited(log):
+    """An entry becomes an ERASE without being hashed anew."""
+    drop(log, 6)
+    e = log.append(C, 3000, key=K1, new=compact({"reason": "", "part": "row", "entries": [[A, 1, 6, 6]]}))
+    e["op"] = "ERASE"
+    return [check(f("payload_missing", 6), f("edited", 12))]
+
+
+@attack
+def erased_the_erase(log):
+    """The row part of the ERASE is missing too, and another names it; that accounts for neither."""
+    drop(log, 6)
+    erase(log, (C, 6, 6))
+    erase(log, (C, 12, 12))
+    drop(log, 12)
+    return [check(f("payload_missing", 6, 12))]
+
+
+@attack
+def erased_itself(log):
+    """An ERASE that names itself and is missing."""
+    erase(log, (C, 12, 12), part="row")
+    drop(log, 12)
+    return [check(f("payload_missing", 12))]
+
+
+@attack
+def erased_the_actor_of_the_erase(log):
+    """No attack: who erased is erased."""
+    drop(log, 6)
+    erase(log, (C, 6, 6))
+    erase(log, (C, 12, 12), part="actor")
+    drop(log, 12, part="actor")
+    return [check(pin=K1)]
+
+
+@attack
+def erased_in_another_form(log):
+    """Eight ERASEs, each not quite of the form, and so naming nothing."""
+    drop(log, 6)
+    good = {"reason": "", "part": "row", "entries": [[A, 1, 6, 6]]}
+    for new in (
+        compact({**good, "part": "rows"}), compact({**good, "more": 1}), compact({**good, "reason": None}),
+        compact({**good, "entries": [[A.upper(), 1, 6, 6]]}), compact({**good, "entries": [[A, 1, 6]]}),
+        compact({**good, "entries": [[A, 1, 6, 6], [A, 1, 7, 5]]}), compact(good).replace("6, 6]", "6.0, 6]"),
+        compact(good).replace('"part"', '"reason": "", "part"'),
+    ):
+        erase(log, new=new)
+    log.append(C, 3000, key=K1, op="ERASE", row_key=compact(good))
+    return [check(f("payload_missing", 6))]
+
+
 def main(directory):
     (directory / "tampered").mkdir(parents=True, exist_ok=True)
 

@@ -8,6 +8,7 @@ pub mod candidate;
 pub mod coverage;
 pub mod encoding;
 pub mod entry;
+pub mod erasure;
 pub mod export;
 pub mod journal;
 pub mod json;

@@ -4,12 +4,13 @@
 //! linked to the one before) only need the ends of *spans*: stretches of one chain found whole. Spans from anywhere are joined as
 //! they come in, so memory grows with the number of chains and of gaps in them, not of entries. A chain in which anything at all is
 //! not as it should be is only called doubtful: what is wrong with it, and where, is for the `Verifier` to say, which walks it in
-//! order.
+//! order. What is missing from a tenant's chains must be what its erasures name; if not, or if one of them is in doubt, all are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::Hash;
 use crate::entry::{Entry, FORMAT, actor_digest, genesis, row_digest};
+use crate::erasure::{self, Erasure, Ledger, Part as Erased};
 use crate::verify::{ChainId, Counts, Head, Keys};
 
 /// What all threads of a sweep share.
@@ -58,6 +59,10 @@ struct Tally {
     entries: u64,
     signatures: u64,
     doubtful: bool,
+    /// Something is missing from the chain, or it has an erasure.
+    erases: bool,
+    /// What is missing, and what the erasures name: of entries that are otherwise right.
+    ledger: Ledger,
 }
 
 struct PartChain {
@@ -116,9 +121,19 @@ impl Sweep {
         let at = part.chain(e);
         let chain = &mut part.chains[at];
         chain.tally.entries += 1;
+        let missing = e.row_salt.is_none() || (e.actor_salt.is_none() && e.actor_digest.is_some());
+        chain.tally.erases |= missing || e.op == erasure::OP;
         match self.checked(e) {
             None => chain.tally.doubtful = true,
-            Some(span) => {
+            Some((span, missing)) => {
+                for part in missing.into_iter().flatten() {
+                    chain.tally.ledger.missing((e.incarnation, e.lane), e.seq, part, e.op);
+                }
+                if e.op == erasure::OP
+                    && let Some(erasure) = e.new.and_then(Erasure::read)
+                {
+                    chain.tally.ledger.named(&erasure);
+                }
                 chain.tally.signatures += u64::from(e.signs_run);
                 if !self.heads.is_empty() {
                     let heads = self.heads.get(&chain.id).map_or(&[][..], Vec::as_slice);
@@ -135,11 +150,23 @@ impl Sweep {
         }
     }
 
-    /// All that concerns the entry alone; none if anything about it is not as it should be.
-    fn checked(&self, e: &Entry<'_>) -> Option<Span> {
-        let row_right = row_digest(e.row_salt?, e.row_key, e.old, e.new) == e.row_digest;
+    /// All that concerns the entry alone, and which parts are missing; none if anything else is not as it should be.
+    fn checked(&self, e: &Entry<'_>) -> Option<(Span, [Option<Erased>; 2])> {
+        let mut missing = [None; 2];
+        let row_right = match (e.row_salt, e.row_key, e.old, e.new) {
+            (None, None, None, None) => {
+                missing[0] = Some(Erased::Row);
+                true
+            }
+            (Some(salt), key, old, new) => row_digest(salt, key, old, new) == e.row_digest,
+            _ => false,
+        };
         let actor_right = match (e.actor_salt, e.actor, e.actor_digest) {
             (Some(salt), Some(actor), Some(digest)) => e.actor_seq == e.seq && actor_digest(salt, actor) == digest,
+            (None, None, Some(_)) => {
+                missing[1] = Some(Erased::Actor);
+                e.actor_seq == e.seq
+            }
             (None, None, None) => (1..e.seq).contains(&e.actor_seq),
             _ => false,
         };
@@ -156,7 +183,7 @@ impl Sweep {
             && e.format == FORMAT
             && e.op != "CAPTURE_OFF"
             && e.compute_hash() == own_hash;
-        right.then_some(Span {
+        let span = Span {
             first: e.seq,
             first_prev: e.prev_hash.try_into().ok()?,
             first_xid: e.xid,
@@ -164,23 +191,53 @@ impl Sweep {
             last_hash: own_hash,
             last_xid: e.xid,
             last_signs: e.signs_run,
-        })
+        };
+        right.then_some((span, missing))
     }
 
     /// Says which chains are beyond doubt.
     pub fn finish(&self, whole: Whole) -> Swept {
         let mut swept = Swept { clear: Counts::default(), doubtful: Vec::new() };
-        for (id, chain) in &whole.chains {
+        let is_whole = |id: &ChainId, chain: &WholeChain| {
             let reaches = self.heads.get(id).and_then(|heads| heads.iter().map(|h| h.0).max()).unwrap_or(0);
-            let whole = chain.spans.len() == 1
+            !chain.tally.doubtful
+                && chain.spans.len() == 1
                 && chain.spans.values().all(|s| {
                     let begins = match s.first {
                         1 => s.first_prev == genesis(id.incarnation, &id.tenant, id.lane),
                         _ => self.partial,
                     };
                     begins && s.last_signs && s.last >= reaches
-                });
-            if whole && !chain.tally.doubtful {
+                })
+        };
+        // Of tenants from whose chains something was erased: what is missing, and whether all their chains are whole.
+        let mut ledgers: HashMap<&str, (Ledger, bool)> = HashMap::new();
+        for (id, chain) in whole.chains.iter().filter(|(_, chain)| chain.tally.erases) {
+            ledgers.entry(&id.tenant).or_insert((Ledger::default(), true)).0.add(&chain.tally.ledger);
+        }
+        if !ledgers.is_empty() {
+            for (id, chain) in &whole.chains {
+                let Some((ledger, all_whole)) = ledgers.get_mut(&*id.tenant) else { continue };
+                *all_whole &= is_whole(id, chain);
+                for span in chain.spans.values() {
+                    ledger.seen((id.incarnation, id.lane), span.first, span.last);
+                }
+            }
+        }
+        let mut to_walk = HashSet::new();
+        for (tenant, (ledger, all_whole)) in &ledgers {
+            let mut erased = 0;
+            let balanced = ledger.balance().all(|(_, balance)| {
+                erased += balance.erased;
+                balance.unaccounted.is_empty() && balance.incomplete.is_empty()
+            });
+            match *all_whole && balanced {
+                true => swept.clear.erased += erased,
+                false => _ = to_walk.insert(*tenant),
+            }
+        }
+        for (id, chain) in &whole.chains {
+            if !to_walk.contains(&*id.tenant) && is_whole(id, chain) {
                 swept.clear.chains += 1;
                 swept.clear.begun += u64::from(!chain.spans.contains_key(&1));
                 swept.clear.entries += chain.tally.entries;
@@ -225,6 +282,8 @@ impl Whole {
             chain.tally.entries += found.tally.entries;
             chain.tally.signatures += found.tally.signatures;
             chain.tally.doubtful |= found.tally.doubtful;
+            chain.tally.erases |= found.tally.erases;
+            chain.tally.ledger.add(&found.tally.ledger);
             // A chain in doubt is walked anyway: its spans need not be kept.
             if chain.tally.doubtful {
                 chain.spans.clear();

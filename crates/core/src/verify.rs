@@ -1,5 +1,6 @@
-//! Walking the chains (format section 8). One pass, in order, in memory that grows neither with the log nor with what is wrong
-//! with it: only with the number of incarnations, and with what the caller holds already (keys and heads).
+//! Walking the chains (format section 8). One pass, in order, in memory that does not grow with the log: only with the number of
+//! incarnations, with the gaps in one tenant's chains and the stretches of parts that are missing from them, and with what the caller
+//! holds already (keys and heads).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -7,6 +8,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::entry::{Entry, FORMAT, actor_digest, genesis, row_digest};
+use crate::erasure::{self, Erasure, Ledger, Part};
 use crate::key::{PublicKey, fingerprint, key_id};
 use crate::tlog::note::{Kind, NoteKey};
 
@@ -40,6 +42,8 @@ pub enum Verdict {
     KeyNotValid,
     /// A part is gone and no erasure accounts for it.
     PayloadMissing,
+    /// An erasure names the entry, and the part is still there.
+    ErasureIncomplete,
     /// Changes went unrecorded.
     CaptureDisabled,
     /// There is no entry at all.
@@ -59,6 +63,7 @@ impl fmt::Display for Verdict {
             Self::BadSignature => "bad_signature",
             Self::KeyNotValid => "key_not_valid",
             Self::PayloadMissing => "payload_missing",
+            Self::ErasureIncomplete => "erasure_incomplete",
             Self::CaptureDisabled => "capture_disabled",
             Self::Empty => "empty",
         })
@@ -128,6 +133,8 @@ pub struct Counts {
     pub signatures: u64,
     /// Chains that begin in the middle, where that was allowed.
     pub begun: u64,
+    /// Parts that are missing as an erasure says.
+    pub erased: u64,
     /// All findings, kept or not.
     pub findings: u64,
 }
@@ -195,6 +202,8 @@ struct Chain {
     expected: i128,
     prev: Vec<u8>,
     before: Option<Before>,
+    /// Erasures that no signature covers yet.
+    unsigned: Vec<Erasure>,
 }
 
 /// What must be remembered of the entry before.
@@ -217,6 +226,8 @@ pub struct Verifier {
     seen: HashSet<(Verdict, i64)>,
     searches: u32,
     partial: bool,
+    /// What is missing from this tenant's chains so far, and what was erased.
+    ledger: Ledger,
 }
 
 impl Verifier {
@@ -240,6 +251,7 @@ impl Verifier {
             seen: HashSet::new(),
             searches: 0,
             partial: false,
+            ledger: Ledger::default(),
         }
     }
 
@@ -256,7 +268,10 @@ impl Verifier {
             .as_ref()
             .is_some_and(|c| c.id.lane == e.lane && c.id.incarnation == e.incarnation && c.id.tenant == e.tenant);
         if !same_chain {
-            self.end_chain();
+            let tenant = self.end_chain();
+            if tenant.as_ref().is_some_and(|t| t != e.tenant) {
+                self.end_tenant(tenant);
+            }
             let id = ChainId { incarnation: e.incarnation, tenant: e.tenant.to_owned(), lane: e.lane };
             let (expected, prev) = match self.partial && e.seq > 1 {
                 true => (e.seq.into(), e.prev_hash.to_vec()),
@@ -264,7 +279,7 @@ impl Verifier {
             };
             self.counts.chains += 1;
             self.counts.begun += u64::from(expected > 1);
-            self.chain = Some(Chain { id, expected, prev, before: None });
+            self.chain = Some(Chain { id, expected, prev, before: None, unsigned: Vec::new() });
         }
         self.counts.entries += 1;
         *self.counts.by_incarnation.entry(e.incarnation).or_default() += 1;
@@ -285,13 +300,15 @@ impl Verifier {
             let detail = format!("entry {} was to come here", chain.expected);
             self.find(Verdict::Inserted, &chain.id, e.seq, detail);
         }
-        self.row_part(&chain.id, e);
+        self.ledger.seen((e.incarnation, e.lane), e.seq, e.seq);
+        let row_part_right = self.row_part(&chain.id, e);
         self.actor_part(&chain.id, e);
         let own_hash_right = self.own_hash(&chain.id, e);
         if in_place && own_hash_right {
             self.link(&chain, e);
         }
         let well_signed = self.signature(&chain.id, e);
+        self.erasure(&mut chain, e, in_place && own_hash_right, own_hash_right && row_part_right, well_signed);
         if let Some(before) = &chain.before
             && in_place
             && before.xid != e.xid
@@ -321,6 +338,7 @@ impl Verifier {
         self.counts.chains += clear.chains;
         self.counts.signatures += clear.signatures;
         self.counts.begun += clear.begun;
+        self.counts.erased += clear.erased;
         for (incarnation, entries) in &clear.by_incarnation {
             *self.counts.by_incarnation.entry(*incarnation).or_default() += entries;
         }
@@ -334,7 +352,8 @@ impl Verifier {
 
     /// Ends the walk.
     pub fn finish(mut self) -> Report {
-        self.end_chain();
+        let tenant = self.end_chain();
+        self.end_tenant(tenant);
         let mut unseen: Vec<_> = std::mem::take(&mut self.heads).into_iter().collect();
         unseen.sort();
         for (chain, heads) in unseen {
@@ -354,15 +373,14 @@ impl Verifier {
         Report { counts: self.counts, findings: self.findings }
     }
 
-    fn row_part(&mut self, chain: &ChainId, e: &Entry<'_>) {
+    fn row_part(&mut self, chain: &ChainId, e: &Entry<'_>) -> bool {
         let present = e.row_key.is_some() || e.old.is_some() || e.new.is_some();
         match e.row_salt {
-            None if !present => {
-                self.find(Verdict::PayloadMissing, chain, e.seq, "its row part is gone and no erasure accounts for it");
-            }
-            Some(salt) if row_digest(salt, e.row_key, e.old, e.new) == e.row_digest => {}
+            None if !present => self.ledger.missing((e.incarnation, e.lane), e.seq, Part::Row, e.op),
+            Some(salt) if row_digest(salt, e.row_key, e.old, e.new) == e.row_digest => return true,
             _ => self.find(Verdict::Edited, chain, e.seq, "its row part (key, old, new) is not what was hashed"),
         }
+        false
     }
 
     fn actor_part(&mut self, chain: &ChainId, e: &Entry<'_>) {
@@ -370,8 +388,7 @@ impl Verifier {
             match (e.actor_salt, e.actor, e.actor_digest) {
                 (Some(salt), Some(actor), Some(digest)) => actor_digest(salt, actor) == digest,
                 (None, None, Some(_)) => {
-                    let detail = "its actor part is gone and no erasure accounts for it";
-                    return self.find(Verdict::PayloadMissing, chain, e.seq, detail);
+                    return self.ledger.missing((e.incarnation, e.lane), e.seq, Part::Actor, e.op);
                 }
                 _ => false,
             }
@@ -454,6 +471,48 @@ impl Verifier {
         false
     }
 
+    /// An erasure counts once a signature covers it: the first that comes in its chain must hold, and nothing between them be amiss.
+    fn erasure(&mut self, chain: &mut Chain, e: &Entry<'_>, whole: bool, right: bool, well_signed: bool) {
+        let before = chain.before.as_ref();
+        let linked = whole
+            && e.prev_hash == chain.prev
+            && before.is_none_or(|before| before.own_hash_right && (before.xid == e.xid || before.signs_run));
+        if !linked {
+            chain.unsigned.clear();
+        }
+        if right && e.op == erasure::OP {
+            chain.unsigned.extend(e.new.and_then(Erasure::read));
+        }
+        if e.signs_run {
+            for erasure in chain.unsigned.drain(..).filter(|_| well_signed) {
+                self.ledger.named(&erasure);
+            }
+        }
+    }
+
+    /// All of a tenant's chains are known: says what is missing and was not erased, and what was erased and is not missing.
+    fn end_tenant(&mut self, tenant: Option<String>) {
+        let ledger = std::mem::take(&mut self.ledger);
+        let Some(tenant) = tenant.filter(|_| !ledger.is_clear()) else { return };
+        for ((incarnation, lane), balance) in ledger.balance() {
+            self.counts.erased += balance.erased;
+            let chain = ChainId { incarnation, tenant: tenant.clone(), lane };
+            let found = [
+                (Verdict::PayloadMissing, balance.unaccounted, "a part of it is gone and no erasure accounts for it"),
+                (
+                    Verdict::ErasureIncomplete,
+                    balance.incomplete,
+                    "an erasure names it, and what was to be erased is there",
+                ),
+            ];
+            for (verdict, places, detail) in found {
+                for seq in places.numbers() {
+                    self.keep(Finding { verdict, chain: Some(chain.clone()), seq, detail: detail.into() });
+                }
+            }
+        }
+    }
+
     fn against_heads(&mut self, chain: &ChainId, e: &Entry<'_>) {
         let other =
             self.heads.get(chain).is_some_and(|heads| heads.iter().any(|(seq, hash)| *seq == e.seq && hash != e.hash));
@@ -462,8 +521,9 @@ impl Verifier {
         }
     }
 
-    fn end_chain(&mut self) {
-        let Some(chain) = self.chain.take() else { return };
+    /// Gives the tenant whose chain it was.
+    fn end_chain(&mut self) -> Option<String> {
+        let chain = self.chain.take()?;
         if let Some(before) = &chain.before
             && !before.signs_run
         {
@@ -477,6 +537,7 @@ impl Verifier {
             self.find(Verdict::Truncated, &chain.id, chain.expected as i64, detail);
         }
         self.seen.clear();
+        Some(chain.id.tenant)
     }
 
     fn find(&mut self, verdict: Verdict, chain: &ChainId, seq: i64, detail: impl Into<String>) {

@@ -4,11 +4,12 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use custody_core::entry::{Entry, genesis};
+use custody_core::entry::{Entry, genesis, row_digest};
+use custody_core::erasure::{Erasure, Part as Erased};
 use custody_core::export::{Reader, Record};
 use custody_core::key::{PrivateKey, fingerprint, hex, key_id};
 use custody_core::sweep::{Part, Sweep, Whole};
-use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verifier};
+use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verdict, Verifier};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -48,6 +49,19 @@ enum Act {
         signs_run: bool,
     },
     CaptureOff(Index),
+    /// A part of the entry is gone.
+    Drop {
+        at: Index,
+        part: Erased,
+    },
+    /// An entry becomes an erasure that names this one, and so many after it; of this one, the part may be gone.
+    Erase {
+        at: Index,
+        by: Index,
+        part: Erased,
+        more: i64,
+        gone: bool,
+    },
     /// The entry carries no actor part, and says that this one, so many entries away, does.
     OtherActor(Index, i64),
     Key {
@@ -196,6 +210,15 @@ impl Hostage {
                 self.entries[at.index(count)]["op"] = "CAPTURE_OFF".into();
                 touched = Some(at.index(count));
             }
+            Act::Drop { at, part } => self.drop_part(at.index(count), *part),
+            Act::Erase { at, by, part, more, gone } => {
+                let (at, by) = (at.index(count), by.index(count));
+                if *gone {
+                    self.drop_part(at, *part);
+                }
+                self.make_erasure(by, at, *part, *more);
+                touched = Some(by);
+            }
             Act::OtherActor(at, away) => {
                 let line = &mut self.entries[at.index(count)];
                 ["actor_salt", "actor", "actor_digest"].into_iter().for_each(|name| line[name] = Value::Null);
@@ -217,6 +240,26 @@ impl Hostage {
             self.mend(at, mend);
         }
         self.entries.sort_by(|a, b| place(a).cmp(&place(b)));
+    }
+
+    fn drop_part(&mut self, at: usize, part: Erased) {
+        let members: &[&str] = match part {
+            Erased::Row => &["row_salt", "row_key", "old", "new"],
+            Erased::Actor => &["actor_salt", "actor"],
+        };
+        members.iter().for_each(|name| self.entries[at][*name] = Value::Null);
+    }
+
+    /// Makes entry `by` an erasure that names entry `at`; it is to be mended.
+    fn make_erasure(&mut self, by: usize, at: usize, part: Erased, more: i64) {
+        let (_, incarnation, lane, seq) = place(&self.entries[at]);
+        let seq = seq.max(1);
+        let erasure = Erasure { part, entries: vec![((incarnation, lane), seq, seq.saturating_add(more))] };
+        let new = erasure.write("asked for");
+        let line = &mut self.entries[by];
+        line["row_digest"] = hex(&row_digest(&[7; 16], None, None, Some(&new))).into();
+        (line["op"], line["row_salt"], line["new"]) = ("ERASE".into(), hex(&[7; 16]).into(), new.into());
+        (line["row_key"], line["old"]) = (Value::Null, Value::Null);
     }
 
     fn tamper_with_key(&mut self, at: Index, how: u8) {
@@ -340,7 +383,22 @@ impl Hostage {
 
         let once: BTreeSet<_> = all.findings.iter().map(|f| (f.verdict, &f.chain, f.seq)).collect();
         prop_assert_eq!(once.len(), all.findings.len(), "reported twice: {:#?}", all.findings);
-        let found: BTreeSet<ChainId> = all.findings.iter().filter_map(|f| f.chain.clone()).collect();
+        let mut found: BTreeSet<ChainId> = all.findings.iter().filter_map(|f| f.chain.clone()).collect();
+        // Where something is missing or was erased, a tenant's chains are cleared together or not at all.
+        let erases = |line: &&Value| {
+            line["op"] == "ERASE"
+                || line["row_salt"].is_null()
+                || (line["actor_salt"].is_null() && !line["actor_digest"].is_null())
+        };
+        let erasing: BTreeSet<&str> = self.entries.iter().filter(erases).map(|line| place(line).0).collect();
+        let chain_of = |line: &Value| {
+            let (tenant, incarnation, lane, _) = place(line);
+            ChainId { incarnation, tenant: tenant.to_owned(), lane }
+        };
+        let there: BTreeSet<ChainId> = self.entries.iter().map(chain_of).collect();
+        let in_doubt: BTreeSet<String> = found.intersection(&there).map(|chain| chain.tenant.clone()).collect();
+        let together = |chain: &&ChainId| erasing.contains(&*chain.tenant) && in_doubt.contains(&chain.tenant);
+        found.extend(there.iter().filter(together).cloned());
         prop_assert_eq!(swept.doubtful.clone(), found.into_iter().collect::<Vec<_>>(), "{:#?}", all.findings);
 
         let mut walk = Verifier::with_keys(keys, self.heads.clone());
@@ -364,11 +422,17 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (at(), at()).prop_map(|(one, other)| Act::Swap(one, other)),
         2 => (at(), any::<bool>()).prop_map(|(at, signs_run)| Act::Strip { at, signs_run }),
         1 => at().prop_map(Act::CaptureOff),
+        2 => (at(), part()).prop_map(|(at, part)| Act::Drop { at, part }),
+        4 => (at(), at(), part(), 0..3i64, any::<bool>()).prop_map(|(at, by, part, more, gone)| Act::Erase { at, by, part, more, gone }),
         2 => (at(), -2..=1i64).prop_map(|(at, away)| Act::OtherActor(at, away)),
         1 => (at(), 0..8u8).prop_map(|(at, how)| Act::Key { at, how }),
         2 => (at(), 0..9u8).prop_map(|(at, how)| Act::Head { at, how }),
         1 => (0..4u8).prop_map(Act::Pin),
     ]
+}
+
+fn part() -> impl Strategy<Value = Erased> {
+    select(vec![Erased::Row, Erased::Actor])
 }
 
 fn mend() -> impl Strategy<Value = Mend> {
@@ -407,6 +471,68 @@ proptest! {
             prop_assert!(compared.is_ok(), "{:?} after {:?}", compared, acts);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// An erasure in any chain of the tenant accounts for what is missing from any other: for that part of that entry, and no other.
+    #[test]
+    fn an_erasure_accounts_for_what_it_names(lives in log(), at in any::<Index>(), by in any::<Index>(), part in part(), deal in deal()) {
+        let log = make(&lives);
+        let mut hostage = Hostage::take(log, false);
+        let count = hostage.entries.len();
+        let (at, by) = (at.index(count), by.index(count));
+        let (_, incarnation, lane, seq) = place(&hostage.entries[at]);
+        let tenant = &*tenant_of(&hostage.entries[at]);
+        let named = Some(ChainId { incarnation, tenant: tenant.to_owned(), lane });
+        let same_tenant = place(&hostage.entries[by]).0 == tenant;
+        prop_assume!(at != by);
+        let has_part = part == Erased::Row || !hostage.entries[at]["actor_salt"].is_null();
+        let verdicts = |hostage: &Hostage| {
+            let walk = Verifier::new(&hostage.keys, hostage.pins.as_deref(), Vec::new());
+            let report = hostage.walk(walk, |_| true);
+            // What another tenant's erasure says of its own chains is its own affair.
+            let here = report.findings.into_iter().filter(|f| f.chain.as_ref().is_some_and(|c| c.tenant == tenant));
+            let findings: Vec<_> = here.map(|f| (f.verdict, f.chain, f.seq)).collect();
+            (findings, report.counts.erased)
+        };
+
+        if has_part {
+            hostage.drop_part(at, part);
+            prop_assert_eq!(verdicts(&hostage), (vec![(Verdict::PayloadMissing, named.clone(), seq)], 0));
+            hostage.compare(&deal)?;
+        }
+        hostage.make_erasure(by, at, part, 0);
+        hostage.mend(by, Mend::Rest);
+        let expected = match (same_tenant, has_part) {
+            (true, true) => (vec![], 1),
+            // There never was anything to be erased.
+            (true, false) => (vec![(Verdict::ErasureIncomplete, named.clone(), seq)], 0),
+            (false, true) => (vec![(Verdict::PayloadMissing, named.clone(), seq)], 0),
+            (false, false) => (vec![], 0),
+        };
+        prop_assert_eq!(verdicts(&hostage), expected);
+        hostage.compare(&deal)?;
+
+        // Erased itself, it accounts for nothing, and nothing accounts for it.
+        if same_tenant {
+            hostage.drop_part(by, Erased::Row);
+            let (found, _) = verdicts(&hostage);
+            let (_, incarnation, lane, own) = place(&hostage.entries[by]);
+            let itself = Some(ChainId { incarnation, tenant: tenant_of(&hostage.entries[by]), lane });
+            prop_assert!(found.contains(&(Verdict::PayloadMissing, itself.clone(), own)), "{found:?}");
+            prop_assert_eq!(found.contains(&(Verdict::PayloadMissing, named.clone(), seq)), has_part);
+            hostage.make_erasure(at, by, Erased::Row, 0);
+            hostage.mend(at, Mend::Rest);
+            prop_assert!(verdicts(&hostage).0.contains(&(Verdict::PayloadMissing, itself, own)));
+            hostage.compare(&deal)?;
+        }
+    }
+}
+
+fn tenant_of(line: &Value) -> String {
+    place(line).0.to_owned()
 }
 
 #[test]
