@@ -107,6 +107,14 @@ pub enum Error {
         why: String,
         hint: String,
     },
+    NothingToErase {
+        what: String,
+        other_names: Vec<String>,
+    },
+    CannotErase {
+        why: &'static str,
+        hint: &'static str,
+    },
     NotVerified {
         summary: String,
         findings: String,
@@ -321,6 +329,16 @@ impl Error {
             ),
             Self::CannotProbe { table, why, hint } => ("UC045", format!("{table} cannot be probed"), why, hint),
             Self::ProbeRefused { table, why, hint } => ("UC046", format!("you may not probe {table}"), why, hint),
+            Self::NothingToErase { what, other_names } => (
+                "UC080",
+                "there is nothing to erase".into(),
+                format!("The log has no entry of {what}, or it was erased before."),
+                match other_names.as_slice() {
+                    [] => String::new(),
+                    names => format!("It has some of that key under names that no table has now: {}. If one was this table's, name it in former_names.", names.join(", ")),
+                },
+            ),
+            Self::CannotErase { why, hint } => ("UC081", "nothing can be erased here".into(), why.into(), hint.into()),
             Self::NotVerified { summary, findings } => (
                 "UC050",
                 format!("the log is not valid: {summary}"),

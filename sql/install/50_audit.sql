@@ -30,7 +30,7 @@ SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.tabl
        i.row_key,
        CASE WHEN e.op = 'UPDATE' THEN i.new || i.old ELSE i.old END AS old,
        i.new,
-       CASE WHEN e.op = 'UPDATE' THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(i.old)) END AS changed,
+       CASE WHEN e.op = 'UPDATE' AND i.old IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(i.old)) END AS changed,
        e.login_role, e.acting_role,
        a.actor::jsonb ->> 'subject' AS subject,
        nullif(a.actor::jsonb -> 'claims', 'null') AS claims,
@@ -41,7 +41,8 @@ SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.tabl
        (SELECT s.seq FROM custody.entry s
         WHERE s.tenant = e.tenant AND s.incarnation = e.incarnation AND s.lane = e.lane AND s.seq >= e.seq AND s.signs_run
         ORDER BY s.seq LIMIT 1) AS signed_at,
-       custody.key_hash(e.row_key) AS key_hash
+       custody.key_hash(e.row_key) AS key_hash,
+       e.row_salt IS NULL AS erased
 FROM custody.entry e
 -- A string in jsonb ends at 256 MB, and one such row must not keep the others from being read.
 CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.octet_length(e.row_key) < 268435456 THEN e.row_key::jsonb END AS row_key,
@@ -56,6 +57,7 @@ COMMENT ON COLUMN custody.log.changed IS 'For an UPDATE, the columns whose value
 COMMENT ON COLUMN custody.log.acting_role IS 'current_user when the change was captured: differs from login_role after SET ROLE and in definer functions';
 COMMENT ON COLUMN custody.log.signed_at IS 'seq of the entry of this chain whose signature covers this one; NULL means unsigned';
 COMMENT ON COLUMN custody.log.key_hash IS 'By which custody.history finds a row''s entries';
+COMMENT ON COLUMN custody.log.erased IS 'Whether its row (row_key, old, new) was erased: an entry of op ERASE names it, by incarnation, lane and seq';
 GRANT SELECT ON custody.log TO custody_app, custody_auditor;
 
 CREATE FUNCTION custody.row_key(target regclass, key jsonb) RETURNS text LANGUAGE sql STABLE

@@ -133,7 +133,6 @@ UNION ALL
 -- What later versions bring; a row goes when its function or table is there.
 SELECT b.id, b.promise, b.state, b.cause || ': not built in this version', b.remedy
 FROM (VALUES
-  ('no-erase', 'A6', 'not in force', 'erasing personal data from the log', 'erase', 'custody.audit(…, exclude => …) or redact what must not stay'),
   ('no-reconcile', 'A7', 'not in force', 'holding tables against their log', 'reconcile', 'custody.history() shows single rows'))
   AS b (id, promise, state, cause, wanted, remedy)
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = 'custody'::pg_catalog.regnamespace AND c.relname = b.wanted)

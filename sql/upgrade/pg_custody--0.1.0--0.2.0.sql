@@ -31,6 +31,35 @@ DROP FUNCTION custody.assert_verified(text, jsonb);
 --@ 63_verifications.sql
 --@ 64_export.sql
 
+-- Erasure, and how the log shows it. Statistics that were gathered would keep values.
+CREATE OR REPLACE VIEW custody.log WITH (security_invoker = on) AS
+SELECT e.incarnation, e.tenant, e.lane, e.seq, e.at, e.op, e.schema_name, e.table_name,
+       i.row_key,
+       CASE WHEN e.op = 'UPDATE' THEN i.new || i.old ELSE i.old END AS old,
+       i.new,
+       CASE WHEN e.op = 'UPDATE' AND i.old IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_object_keys(i.old)) END AS changed,
+       e.login_role, e.acting_role,
+       a.actor::jsonb ->> 'subject' AS subject,
+       nullif(a.actor::jsonb -> 'claims', 'null') AS claims,
+       (a.actor::jsonb ->> 'client_addr')::inet AS client_addr,
+       a.actor::jsonb ->> 'application_name' AS application_name,
+       a.actor::jsonb ->> 'request_id' AS request_id,
+       e.xid, e.lsn, e.ordinal, e.move_id, e.hash,
+       (SELECT s.seq FROM custody.entry s
+        WHERE s.tenant = e.tenant AND s.incarnation = e.incarnation AND s.lane = e.lane AND s.seq >= e.seq AND s.signs_run
+        ORDER BY s.seq LIMIT 1) AS signed_at,
+       custody.key_hash(e.row_key) AS key_hash,
+       e.row_salt IS NULL AS erased
+FROM custody.entry e
+-- A string in jsonb ends at 256 MB, and one such row must not keep the others from being read.
+CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.octet_length(e.row_key) < 268435456 THEN e.row_key::jsonb END AS row_key,
+                           CASE WHEN pg_catalog.octet_length(e.old) < 268435456 THEN e.old::jsonb END AS old,
+                           CASE WHEN pg_catalog.octet_length(e.new) < 268435456 THEN e.new::jsonb END AS new) i
+LEFT JOIN custody.entry a ON a.tenant = e.tenant AND a.incarnation = e.incarnation AND a.lane = e.lane AND a.seq = e.actor_seq AND a.actor_seq = a.seq;
+COMMENT ON COLUMN custody.log.erased IS 'Whether its row (row_key, old, new) was erased: an entry of op ERASE names it, by incarnation, lane and seq';
+--@ 65_erase.sql
+DELETE FROM pg_catalog.pg_statistic WHERE starelid IN ('custody.entry'::pg_catalog.regclass, 'custody.entry_search'::pg_catalog.regclass);
+
 -- Coverage: the findings are new, view by view. So are the functions of the gate.
 DROP FUNCTION custody.coverage();
 DROP FUNCTION custody.unprotected_tables();

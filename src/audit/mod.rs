@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod ddl;
+pub mod erase;
 pub mod incarnation;
 pub mod key;
 pub mod register;

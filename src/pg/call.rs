@@ -73,15 +73,19 @@ impl Call {
 
     /// An argument of type jsonb, which may be NULL. One that is nested deeper than we read is refused.
     pub fn json(&self, n: usize, name: &'static str) -> Result<Option<serde_json::Value>> {
-        let Some(datum) = self.datum(n) else { return Ok(None) };
-        // SAFETY: SQL declares the argument as jsonb; its output function gives a terminated string.
-        let text = unsafe {
-            pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])
-                .and_then(|text| crate::pg::data::string(text.as_ptr()))
-                .unwrap_or_default()
-        };
+        let Some(text) = self.json_text(n) else { return Ok(None) };
         let refused = |_| Error::BadArgument { name, why: "is nested too deep".into() };
         serde_json::from_str(&text).map(Some).map_err(refused)
+    }
+
+    /// An argument of type jsonb as text, with all digits of its numbers.
+    pub fn json_text(&self, n: usize) -> Option<String> {
+        let datum = self.datum(n)?;
+        // SAFETY: SQL declares the argument as jsonb; its output function gives a terminated string.
+        unsafe {
+            pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])
+                .and_then(|text| crate::pg::data::string(text.as_ptr()))
+        }
     }
 
     /// An argument of type name.

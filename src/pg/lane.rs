@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 /// Tells our locks from those of pg_advisory_lock, which uses 1 and 2.
-const FIELD4: u16 = 0xC057;
+pub const FIELD4: u16 = 0xC057;
 
 /// The name of one of our locks in this database: of a kind, and a number within it.
 fn tag(kind: u32, number: u32) -> pg_sys::LOCKTAG {
@@ -82,6 +82,11 @@ pub fn lock_checkpoint() {
 /// Lets transactions that the guard judges commit one after the other; waits. Kept until the commit is visible to others.
 pub fn lock_guard() {
     wait_for(3);
+}
+
+/// Lets erasures be made one after the other; waits. Kept until the commit is visible to others.
+pub fn lock_erasure() {
+    wait_for(7);
 }
 
 /// Keeps two sessions from starting an incarnation at once; waits. Taken only then.

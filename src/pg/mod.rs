@@ -22,6 +22,7 @@ pub mod scan;
 pub mod seen;
 pub mod session;
 pub mod spi;
+pub mod strip;
 pub mod use_hooks;
 pub mod worker;
 pub mod xact;

@@ -201,6 +201,12 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// Whether this transaction was declared as one that only reads.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads transaction state.
+    unsafe { pg_sys::XactReadOnly }
+}
+
 /// Whether this is a transaction block, or only one statement.
 pub fn in_transaction_block() -> bool {
     // SAFETY: reads transaction state.

@@ -186,6 +186,9 @@ fn summary(
     if guard_lifted > 0 {
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
     }
+    if counts.erased > 0 {
+        text += &format!("; {} parts of entries were erased (custody.log, op ERASE)", counts.erased);
+    }
     // The ladder of docs/evidence.md. Without a pinned key, only what was kept outside counts.
     text += &match (checkpoints.size, checkpoints.anchored) {
         _ if findings > 0 || counts.entries == 0 => "; assurance: none".to_owned(),

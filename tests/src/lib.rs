@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bouncer;
+pub mod checker;
 pub mod mutants;
 pub mod replay;
 pub mod storm;

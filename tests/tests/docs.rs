@@ -29,6 +29,15 @@ fn the_pages_for_operators_run() {
 }
 
 #[test]
+fn the_page_on_erasure_runs() {
+    let db = Db::new();
+    let mut superuser = db.superuser();
+    blocks(include_str!("../../docs/erasure.md")).iter().for_each(|block| superuser.batch(block));
+    superuser.assert_valid();
+    assert_eq!(superuser.count("custody.entry WHERE new LIKE '%Ida%' OR old LIKE '%Ida%'"), 0);
+}
+
+#[test]
 fn the_readme_runs() {
     let db = Db::bare();
     let mut superuser = db.superuser();
