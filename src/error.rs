@@ -87,6 +87,11 @@ pub enum Error {
         path: String,
         why: String,
     },
+    KeyStays {
+        what: &'static str,
+        why: String,
+        hint: &'static str,
+    },
     TooLarge {
         bytes: usize,
     },
@@ -307,8 +312,9 @@ impl Error {
                 "UC034",
                 "the signing key cannot be read, so no entry can be written".into(),
                 format!("{path}: {why}."),
-                "Restore the file from where it was kept, owned by the server's user and with mode 0600; or SELECT custody.new_incarnation('key lost') as a superuser.".into(),
+                "Restore the file from where it was kept, owned by the server's user and with mode 0600; or, if it is lost, SELECT custody.recover_signing_key('why').".into(),
             ),
+            Self::KeyStays { what, why, hint } => ("UC080", format!("the signing key is not {what}"), why, hint.into()),
             Self::TooLarge { bytes } => (
                 "UC035",
                 format!("the row is too large to be recorded: its image would take {bytes} bytes"),
@@ -317,8 +323,8 @@ impl Error {
             ),
             Self::CannotPrepare => (
                 "UC036",
-                "a transaction that starts an incarnation cannot be prepared".into(),
-                "Every other writer would wait until it is resolved.".into(),
+                "a transaction that starts an incarnation or changes the signing key cannot be prepared".into(),
+                "Others would wait until it is resolved.".into(),
                 "Commit it, and prepare the next one.".into(),
             ),
             Self::NoSuchSeverity { severity } => (

@@ -9,7 +9,7 @@ sql_functions! {
     custody_key_problem, pg_finfo_custody_key_problem => |_| {
         let problem = match incarnation::written()? {
             None => Some("this database has no incarnation".to_owned()),
-            Some(incarnation) => match key::check(incarnation) {
+            Some(incarnation) => match key::current(incarnation).and_then(|key_id| key::check(&key_id)) {
                 Ok(()) => None,
                 // The path is the server's own business.
                 Err(Error::KeyMissing { why, .. }) => Some(why),

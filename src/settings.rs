@@ -1,4 +1,5 @@
-//! The settings, all of them: `custody.drop_log`, `custody.verify_workers`, `custody.token_leeway`, `custody.checkpoint_interval` and `custody.verify_schedule`;
+//! The settings, all of them: `custody.drop_log`, `custody.verify_workers`, `custody.token_leeway`, `custody.checkpoint_interval`, `custody.verify_schedule`,
+//! `custody.recover_lost_key` and `custody.key_overlap`;
 //! `custody.context` and `custody.request_id` (src/pg/context_setting.rs); and,
 //! in a build for tests alone, `custody.sabotage`.
 
@@ -13,6 +14,8 @@ static TOKEN_LEEWAY: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// The most that `custody.token_leeway` can be.
 pub const LARGEST_LEEWAY: i32 = 60;
 
+static RECOVER_LOST_KEY: GucSetting<bool> = GucSetting::<bool>::new(true);
+static KEY_OVERLAP: GucSetting<i32> = GucSetting::<i32>::new(0);
 static CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static VERIFY_SCHEDULE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"03:00"));
 
@@ -56,6 +59,24 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::DISALLOW_IN_FILE,
     );
+    GucRegistry::define_bool_guc(
+        c"custody.recover_lost_key",
+        c"Whether a change of an audited table makes a new signing key when the file of the present one is gone.",
+        c"Nothing vouches for such a key, and custody.verify() says key_recovered. If off, the change fails.",
+        &RECOVER_LOST_KEY,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"custody.key_overlap",
+        c"How long at least a replaced signing key stays valid and signs checkpoints beside its successor.",
+        c"Time for witnesses to learn of the new key. Transactions in flight are waited for in any case.",
+        &KEY_OVERLAP,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
     // Not for whoever presents the token to choose.
     GucRegistry::define_int_guc(
         c"custody.token_leeway",
@@ -79,6 +100,16 @@ pub fn may_drop_log() -> bool {
 /// How many threads verification may use, at least 1.
 pub fn verify_workers() -> usize {
     usize::try_from(VERIFY_WORKERS.get()).unwrap_or(1).max(1)
+}
+
+/// Whether a lost signing key is replaced without being asked.
+pub fn recover_lost_key() -> bool {
+    RECOVER_LOST_KEY.get()
+}
+
+/// How long at least a replaced key stays, in microseconds.
+pub fn key_overlap() -> i64 {
+    i64::from(KEY_OVERLAP.get()) * 1_000_000
 }
 
 /// How often checkpoints are made; none if they are not.

@@ -15,9 +15,10 @@ COMMENT ON TABLE custody.incarnation IS 'Each life of this database: a restore, 
 CREATE TABLE custody.instance (
   only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   incarnation uuid NOT NULL,
-  guarded     boolean NOT NULL DEFAULT true
+  guarded     boolean NOT NULL DEFAULT true,
+  key_id      text COLLATE "C"
 );
-COMMENT ON TABLE custody.instance IS 'The incarnation that this database writes now, and whether the log was guarded after the last DDL command. Never dumped: a restored database is another';
+COMMENT ON TABLE custody.instance IS 'The incarnation that this database writes now, the key that signs for it, and whether the log was guarded after the last DDL command. Never dumped: a restored database is another';
 
 CREATE TABLE custody.signing_key (
   key_id      text COLLATE "C" NOT NULL,
@@ -27,10 +28,22 @@ CREATE TABLE custody.signing_key (
   predecessor text COLLATE "C",
   endorsement bytea,
   created_at  timestamptz NOT NULL,
+  from_lsn      pg_lsn,
+  recovers      text COLLATE "C",
+  ended         text COLLATE "C" CHECK (ended IN ('retire', 'revoke')),
+  until_lsn     pg_lsn,
+  ended_by      text COLLATE "C",
+  end_signature bytea,
+  overlap       xid8,
   PRIMARY KEY (key_id, incarnation),
-  CHECK ((predecessor IS NULL) = (endorsement IS NULL))
+  CHECK ((predecessor IS NULL) = (endorsement IS NULL)),
+  CONSTRAINT signing_key_end_check CHECK (pg_catalog.num_nulls(ended, until_lsn, ended_by, end_signature) IN (0, 4))
 );
-COMMENT ON TABLE custody.signing_key IS 'Public halves of the Ed25519 keys (RFC 8032) that sign the log, and who vouches for each (docs/format.md, section 5)';
+COMMENT ON TABLE custody.signing_key IS 'Public halves of the Ed25519 keys (RFC 8032) that sign the log, who vouches for each, and where each is valid (docs/format.md, section 5)';
+COMMENT ON COLUMN custody.signing_key.from_lsn IS 'The position from which on it is valid; NULL for an incarnation''s first key';
+COMMENT ON COLUMN custody.signing_key.recovers IS 'The lost key that it took over from: no key vouches for this one';
+COMMENT ON COLUMN custody.signing_key.until_lsn IS 'The last position at which it is valid, signed by ended_by';
+COMMENT ON COLUMN custody.signing_key.overlap IS 'Transactions before this one may still sign with it, though it was replaced';
 COMMENT ON COLUMN custody.signing_key.fingerprint IS 'Keep this outside the database and give it to custody.verify(pin)';
 
 CREATE TABLE custody.entry (

@@ -85,6 +85,10 @@ CREATE FUNCTION custody.checkpoint_key(incarnation uuid DEFAULT NULL) RETURNS te
 LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_checkpoint_key';
 COMMENT ON FUNCTION custody.checkpoint_key(uuid) IS 'The key that signs checkpoints of an incarnation (the present one), as other tools read it: name+hash+base64 (c2sp.org/signed-note). Keep it outside the database';
 
+CREATE FUNCTION custody.checkpoint_keys(incarnation uuid DEFAULT NULL) RETURNS SETOF text
+LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_checkpoint_keys';
+COMMENT ON FUNCTION custody.checkpoint_keys(uuid) IS 'All keys of an incarnation (the present one), in the form of custody.checkpoint_key(): the one that signs now, then those before it. While one replaces another, both sign';
+
 CREATE FUNCTION custody.inclusion_proof(counter bigint, incarnation uuid DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_inclusion_proof';
 COMMENT ON FUNCTION custody.inclusion_proof(bigint, uuid) IS 'That the leaf of a checkpoint is in the tree of the last signed one: the text of a .tlog-proof file (c2sp.org/tlog-proof). NULL if there is no such leaf, or it is not signed yet';
@@ -97,9 +101,9 @@ CREATE FUNCTION custody.tenant_proof(tenant text, incarnation uuid DEFAULT NULL)
 LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'custody_tenant_proof';
 COMMENT ON FUNCTION custody.tenant_proof(text, uuid) IS 'That these are all of a tenant''s chains at the last signed checkpoint, without a word about other tenants: its heads, their path in the map, the leaf, and the leaf''s .tlog-proof (docs/format.md, section 9). NULL if the checkpoint knows no such tenant';
 
-REVOKE ALL ON FUNCTION custody.checkpoint_begin(), custody.checkpoint_leaf(), custody.checkpoint_sign(), custody.checkpoint_key(uuid), custody.inclusion_proof(bigint, uuid),
+REVOKE ALL ON FUNCTION custody.checkpoint_begin(), custody.checkpoint_leaf(), custody.checkpoint_sign(), custody.checkpoint_key(uuid), custody.checkpoint_keys(uuid), custody.inclusion_proof(bigint, uuid),
   custody.consistency_proof(bigint, bigint, uuid), custody.tenant_proof(text, uuid) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE custody.checkpoint() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION custody.checkpoint_begin(), custody.checkpoint_leaf(), custody.checkpoint_sign() TO custody_admin;
 GRANT EXECUTE ON PROCEDURE custody.checkpoint() TO custody_admin;
-GRANT EXECUTE ON FUNCTION custody.checkpoint_key(uuid), custody.inclusion_proof(bigint, uuid), custody.consistency_proof(bigint, bigint, uuid), custody.tenant_proof(text, uuid) TO custody_auditor;
+GRANT EXECUTE ON FUNCTION custody.checkpoint_key(uuid), custody.checkpoint_keys(uuid), custody.inclusion_proof(bigint, uuid), custody.consistency_proof(bigint, bigint, uuid), custody.tenant_proof(text, uuid) TO custody_auditor;

@@ -28,7 +28,9 @@ CREATE OR REPLACE FUNCTION custody.export_log(tenant text DEFAULT NULL) RETURNS 
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT custody.flush_wal();
   SELECT json_build_object('record', 'key', 'key_id', k.key_id, 'incarnation', k.incarnation, 'public_key', encode(k.public_key, 'hex'),
-           'fingerprint', k.fingerprint, 'predecessor', k.predecessor, 'endorsement', encode(k.endorsement, 'hex'))::text
+           'fingerprint', k.fingerprint, 'predecessor', k.predecessor, 'endorsement', encode(k.endorsement, 'hex'),
+           'from_lsn', k.from_lsn - '0/0'::pg_lsn, 'recovers', k.recovers, 'ended', k.ended, 'until_lsn', k.until_lsn - '0/0'::pg_lsn,
+           'ended_by', k.ended_by, 'end_signature', encode(k.end_signature, 'hex'))::text
   FROM (SELECT * FROM custody.signing_key ORDER BY created_at, key_id) k
   UNION ALL
   SELECT json_build_object('record', 'entry', 'incarnation', e.incarnation, 'tenant', e.tenant, 'lane', e.lane, 'seq', e.seq, 'format', e.format,

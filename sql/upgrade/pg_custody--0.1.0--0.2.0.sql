@@ -23,6 +23,26 @@ COMMENT ON FUNCTION custody.authenticate(text) IS 'Sets the context of this tran
 --@ 42_protect_schema.sql
 COMMENT ON FUNCTION custody.protect(regclass, name, boolean) IS 'Keeps the table''s tenants apart: row-level security enabled and forced, a permissive policy, a restrictive floor, NOT NULL, a default from the context, an index led by the tenant column, refusal of writes without a context; the same on its partitions. Returns what it did, with the lock each step takes and who waits for it; with dry_run what is to be done, each step in the form that the fewest wait for (custody.protect_script gives those to be run). Rows whose lock is ''report'' are findings it never acts on. Idempotent. Errors: UC020 this table cannot be protected';
 
+-- The lives of keys. Those of before are valid from their incarnations' beginnings on.
+ALTER TABLE custody.signing_key
+  ADD COLUMN from_lsn pg_lsn,
+  ADD COLUMN recovers text COLLATE "C",
+  ADD COLUMN ended text COLLATE "C" CHECK (ended IN ('retire', 'revoke')),
+  ADD COLUMN until_lsn pg_lsn,
+  ADD COLUMN ended_by text COLLATE "C",
+  ADD COLUMN end_signature bytea,
+  ADD COLUMN overlap xid8,
+  ADD CONSTRAINT signing_key_end_check CHECK (pg_catalog.num_nulls(ended, until_lsn, ended_by, end_signature) IN (0, 4));
+ALTER TABLE custody.instance ADD COLUMN key_id text COLLATE "C";
+UPDATE custody.instance i SET key_id = (SELECT k.key_id FROM custody.signing_key k WHERE k.incarnation = i.incarnation ORDER BY k.created_at DESC, k.key_id DESC LIMIT 1);
+COMMENT ON TABLE custody.instance IS 'The incarnation that this database writes now, the key that signs for it, and whether the log was guarded after the last DDL command. Never dumped: a restored database is another';
+COMMENT ON TABLE custody.signing_key IS 'Public halves of the Ed25519 keys (RFC 8032) that sign the log, who vouches for each, and where each is valid (docs/format.md, section 5)';
+COMMENT ON COLUMN custody.signing_key.from_lsn IS 'The position from which on it is valid; NULL for an incarnation''s first key';
+COMMENT ON COLUMN custody.signing_key.recovers IS 'The lost key that it took over from: no key vouches for this one';
+COMMENT ON COLUMN custody.signing_key.until_lsn IS 'The last position at which it is valid, signed by ended_by';
+COMMENT ON COLUMN custody.signing_key.overlap IS 'Transactions before this one may still sign with it, though it was replaced';
+--@ 64_keys.sql
+
 -- Evidence: checkpoints. Verification takes notes from outside.
 DROP FUNCTION custody.verify(text, jsonb, text);
 DROP FUNCTION custody.assert_verified(text, jsonb);

@@ -136,7 +136,7 @@ struct Images<'a> {
 impl<'a> Images<'a> {
     fn of(table: &'a mut Table) -> Result<Self> {
         let redaction = match table.treatment.contains(&Treatment::Redacted) {
-            true => Some(key::redaction_key(transaction::incarnation()?)?),
+            true => Some(transaction::redaction_key()?),
             false => None,
         };
         Ok(Self { table, redaction })

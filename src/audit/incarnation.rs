@@ -129,7 +129,9 @@ fn changed(id: Uuid) -> Result<Option<&'static str>> {
 fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
     let id = transaction::random_uuid()?;
     STARTED.with_borrow_mut(|started| started.push((session::nest_level(), id)));
-    let made = key::make(id, parent)?;
+    let parents_key = parent.map(key::current).transpose().ok().flatten();
+    let relatives = parent.map_or(Ok(Vec::new()), key::registered)?;
+    let made = key::make(id, parents_key.as_deref(), &relatives, None)?;
     let fingerprint = fingerprint(&made.public_key);
     let (system, timeline, database) = session::instance();
     let as_pgrx = |u: Uuid| pgrx::Uuid::from_bytes(*u.as_bytes());
@@ -152,6 +154,10 @@ fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
             &[as_pgrx(id).into()],
         )?;
         scan::our_table("instance").into_iter().for_each(session::invalidate);
+        let knows_keys = scan::instance()?.is_some_and(|i| i.knows_keys);
+        if knows_keys {
+            spi::run("UPDATE custody.instance SET key_id = $1", &[made.key_id.as_str().into()])?;
+        }
         let (predecessor, endorsement) = match &made.endorsed_by {
             Some((id, endorsement)) => (Some(id.as_str()), Some(&endorsement[..])),
             None => (None, None),
@@ -168,7 +174,14 @@ fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
             "INSERT INTO custody.signing_key (key_id, incarnation, public_key, fingerprint, predecessor, endorsement, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.clock_timestamp())",
             &arguments,
-        )
+        )?;
+        match &parents_key {
+            Some(lost) if knows_keys && predecessor.is_none() => spi::run(
+                "UPDATE custody.signing_key SET recovers = $1 WHERE key_id OPERATOR(pg_catalog.=) $2 AND incarnation OPERATOR(pg_catalog.=) $3",
+                &[lost.as_str().into(), made.key_id.as_str().into(), as_pgrx(id).into()],
+            ),
+            _ => Ok(()),
+        }
     })?;
     session::next_command();
     let mut new = format!("{{\"incarnation\":\"{id}\",\"parent\":");

@@ -5,6 +5,7 @@ pub mod ddl;
 pub mod erase;
 pub mod incarnation;
 pub mod key;
+pub mod key_life;
 pub mod register;
 pub mod table;
 pub mod transaction;

@@ -11,7 +11,7 @@ use custody_core::entry::{SALT_LENGTH, genesis};
 use custody_core::journal::{ChainEnd, Fact, Journal, Which};
 use custody_core::json;
 
-use crate::audit::{incarnation, key};
+use crate::audit::{incarnation, key, key_life};
 use crate::error::{Error, Result};
 use crate::pg::call::Oid;
 use crate::pg::{append, context_setting, lane, scan, session};
@@ -53,6 +53,10 @@ impl Record {
 
 struct Transaction {
     journal: Journal,
+    /// The key that was current when it took its lane. It signs all that the transaction records.
+    key_id: String,
+    /// From where on that key is valid: what began before may be recorded after.
+    not_before: u64,
     /// The actor part, and the context it was made in.
     actor: Option<(u64, Rc<str>)>,
     /// Set by the flush at the end: what comes after it, from others' callbacks, is written at once.
@@ -79,6 +83,8 @@ pub fn record(records: impl IntoIterator<Item = impl Borrow<Record>>) -> Result<
         let login_role = name_of(&LOGIN, session::session_role());
         let acting_role = name_of(&ACTING, session::current_role());
         let (lsn, at) = (session::wal_position(), session::now());
+        // Before the key was changed, and so before this transaction commits.
+        let lsn = lsn.max(transaction.not_before);
         let lsn = if crate::settings::sabotaged("coarse_lsn") { lsn & !0xFFFF } else { lsn };
         for record in records {
             let record = record.borrow();
@@ -116,6 +122,16 @@ pub fn record(records: impl IntoIterator<Item = impl Borrow<Record>>) -> Result<
 /// The incarnation that this transaction writes for.
 pub fn incarnation() -> Result<Uuid> {
     with_current(|transaction| Ok(transaction.journal.incarnation()))
+}
+
+/// The key that this transaction signs with.
+pub fn key_id() -> Result<String> {
+    with_current(|transaction| Ok(transaction.key_id.clone()))
+}
+
+/// The key with which this transaction digests redacted values.
+pub fn redaction_key() -> Result<key::Secret> {
+    key::redaction_key(&key_id()?)
 }
 
 /// Writes all that is recorded so far: somebody is about to read it.
@@ -170,7 +186,7 @@ pub fn ended() {
 
 /// Before the transaction is prepared.
 pub fn before_prepare() -> Result<()> {
-    match incarnation::started_here() {
+    match incarnation::started_here() || key::made_here() {
         true => Err(Error::CannotPrepare),
         false if crate::settings::sabotaged("skip_flush_at_prepare") => Ok(()),
         false => before_end(),
@@ -191,11 +207,12 @@ pub fn savepoint_released(level: u32) {
 /// A savepoint's work is gone.
 pub fn savepoint_rolled_back(level: u32) {
     let never_were = incarnation::savepoint_rolled_back(level);
-    if !never_were.is_empty() {
-        key::savepoint_rolled_back(level);
-        // A journal of such a life began with it, so all of it is gone too; the lane stays held, and is taken again.
+    let keys = key::savepoint_rolled_back(level);
+    if !never_were.is_empty() || !keys.is_empty() {
+        // A journal of such a life, or signed with such a key, began with it, so all of it is gone too; the lane stays held, and is
+        // taken again.
         CURRENT.with_borrow_mut(|current| {
-            current.take_if(|t| never_were.contains(&t.journal.incarnation()));
+            current.take_if(|t| never_were.contains(&t.journal.incarnation()) || keys.contains(&t.key_id));
         });
     }
     with_journal(|journal| {
@@ -241,8 +258,11 @@ impl Transaction {
         };
         LAST_LANE.set(lane);
         let incarnation = incarnation::current()?;
+        // The id comes before the key: who ends a key waits for the transactions that may use it, by their ids.
         let journal = Journal::new(incarnation, i64::from(lane), session::transaction_id());
-        Ok(Self { journal, actor: None, write_through: false })
+        let (key_id, from_lsn) = key_life::to_sign_with(incarnation)?;
+        let not_before = from_lsn.map_or(0, |lsn| lsn as u64);
+        Ok(Self { journal, key_id, not_before, actor: None, write_through: false })
     }
 
     /// The tenant's chain. Where it ends is read once, after the lane is held.
@@ -259,7 +279,7 @@ impl Transaction {
     fn write(&mut self, which: Which) -> Result<()> {
         let level = session::nest_level();
         self.journal.signs_once = crate::settings::sabotaged("signs_once");
-        key::with_signing_key(self.journal.incarnation(), |key| {
+        key::with_signing_key(&self.key_id, |key| {
             self.journal.seal(key);
             append::append(self.journal.unwritten(which, level, key))
         })?;

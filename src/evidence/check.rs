@@ -172,7 +172,7 @@ fn check_nodes(incarnation: Uuid, tree: &Tree, checked: &mut Checked) -> Result<
 /// The last note that is stored here.
 fn check_note(keys: &Keys, incarnation: Uuid, tree: &Tree, size: u64, note: &str, checked: &mut Checked) {
     let counter = size.saturating_sub(1);
-    match opened(keys, incarnation, note) {
+    match opened(keys, incarnation, size, note) {
         Err(e) => checked.found(
             verdict_of(&e),
             incarnation,
@@ -216,7 +216,7 @@ fn check_outside(
         return Err(bad("it is of another kind of log".into()));
     };
     let counter = claimed.size.saturating_sub(1);
-    let said = match opened(keys, incarnation, note) {
+    let said = match opened(keys, incarnation, claimed.size, note) {
         Ok(said) => said,
         Err(e) => {
             checked.found(verdict_of(&e), incarnation, counter, format!("a checkpoint from outside is refused: {e}"));
@@ -268,9 +268,13 @@ fn check_heads(incarnation: Uuid, counter: u64, checked: &mut Checked) -> Result
     Ok(())
 }
 
-fn opened(keys: &Keys, incarnation: Uuid, note: &str) -> std::result::Result<Checkpoint, NoteError> {
+/// What a note of so many leaves says, by the word of a key that had not ended before the last of them; if that is not there, of one
+/// that has not ended at all.
+fn opened(keys: &Keys, incarnation: Uuid, size: u64, note: &str) -> std::result::Result<Checkpoint, NoteError> {
     let origin = tlog::origin(incarnation);
-    let opened = note::open(note.as_bytes(), &keys.note_keys(incarnation, &origin))?;
+    let last = size.checked_sub(1).and_then(|last| tree::leaves(incarnation, last, size).ok()?.pop());
+    let lsn = last.map_or(i64::MAX, |leaf| leaf.lsn as i64);
+    let opened = note::open(note.as_bytes(), &keys.note_keys(incarnation, &origin, Some(lsn)))?;
     let said = Checkpoint::parse(&opened.text).map_err(|e| NoteError::Malformed(e.0))?;
     match said.origin == origin {
         true => Ok(said),

@@ -11,7 +11,7 @@ use custody_core::tlog::{merkle, note};
 use custody_core::{Hash, tlog};
 use uuid::Uuid;
 
-use crate::audit::{incarnation, key, transaction};
+use crate::audit::{incarnation, key, key_life, transaction};
 use crate::error::{Error, Result};
 use crate::evidence::tree::{self, Stored, TenantHeads, as_pgrx};
 use crate::pg::call::{Call, VOID, value};
@@ -24,6 +24,7 @@ sql_functions! {
         if incarnation::is_due()? {
             incarnation::current()?;
         }
+        key_life::retire_when_due()?;
         Ok(VOID)
     };
     custody_checkpoint_leaf, pg_finfo_custody_checkpoint_leaf => |_: &mut Call| Ok(value(append_leaf()? as i64));
@@ -184,10 +185,20 @@ fn sign() -> Result<String> {
     let origin = tlog::origin(incarnation);
     let root = merkle::root(&Stored(incarnation), size)?;
     let text = Checkpoint { origin: origin.clone(), size, root }.text();
-    let line = key::with_signing_key(incarnation, |key| {
-        note::sign(&text, &origin, key).map_err(|e| Error::internal(e.to_string()))
-    })?;
-    let note = format!("{text}\n{line}");
+    let sign = |key_id: &str| {
+        key::with_signing_key(key_id, |key| note::sign(&text, &origin, key).map_err(|e| Error::internal(e.to_string())))
+    };
+    // Those that were replaced and have not ended sign as well, as long as they can: witnesses may not know the new one yet.
+    let current = key::current(incarnation)?;
+    let others = key::registered(incarnation)?.into_iter().filter(|k| k.ended.is_none() && k.key_id != current);
+    let mut note = format!("{text}\n{}", sign(&current)?);
+    for other in others {
+        match sign(&other.key_id) {
+            Ok(line) => note.push_str(&line),
+            Err(Error::KeyMissing { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
     commit_durably()?;
     spi::run(
         "INSERT INTO custody.checkpoint_note (incarnation, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -205,11 +216,14 @@ fn commit_durably() -> Result<()> {
     )
 }
 
-/// The public keys that are registered, and who vouches for them.
+/// The public keys that are registered, who vouches for them, and where they are valid.
 fn keys_digest() -> Result<Hash> {
     digest(
         "pg_custody/keys/v1",
-        "SELECT c.line FROM (SELECT pg_catalog.format('%s %s %s %s %s', k.incarnation, k.key_id, pg_catalog.encode(k.public_key, 'hex'), k.predecessor, pg_catalog.encode(k.endorsement, 'hex')) AS line
+        "SELECT c.line FROM (SELECT pg_catalog.format('%s %s %s %s %s', k.incarnation, k.key_id, pg_catalog.encode(k.public_key, 'hex'), k.predecessor, pg_catalog.encode(k.endorsement, 'hex'))
+           || CASE WHEN pg_catalog.num_nonnulls(k.from_lsn, k.recovers, k.ended) OPERATOR(pg_catalog.>) 0
+                THEN pg_catalog.format(' %s %s %s %s %s %s', k.from_lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn, k.recovers, k.ended, k.until_lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn, k.ended_by, pg_catalog.encode(k.end_signature, 'hex'))
+                ELSE '' END AS line
          FROM custody.signing_key k) c ORDER BY c.line COLLATE pg_catalog.\"C\"",
     )
 }

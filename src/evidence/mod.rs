@@ -4,4 +4,4 @@ pub mod check;
 mod checkpoint;
 mod export;
 mod proof;
-mod tree;
+pub mod tree;

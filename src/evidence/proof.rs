@@ -13,15 +13,20 @@ use custody_core::tlog::proof::Proof;
 use custody_core::tlog::tenant::TenantProof;
 
 use crate::audit::incarnation;
+use crate::audit::key::{self, Registered};
 use crate::error::{Error, Result};
-use crate::evidence::tree::{self, Stored, as_pgrx};
+use crate::evidence::tree::{self, Stored};
 use crate::pg::call::Call;
-use crate::pg::{data, spi};
+use crate::pg::data;
 use crate::sql_functions;
 
 sql_functions! {
     custody_checkpoint_key, pg_finfo_custody_checkpoint_key => |call: &mut Call| {
-        Ok(checkpoint_key(asked(call.optional(0))?)?.and_then(|key| data::text(&key)))
+        Ok(checkpoint_keys(asked(call.optional(0))?)?.first().and_then(|key| data::text(key)))
+    };
+    custody_checkpoint_keys, pg_finfo_custody_checkpoint_keys => |call: &mut Call| {
+        let keys = checkpoint_keys(asked(call.optional(0))?)?;
+        call.return_values(keys.iter().map(|key| data::text(key)))
     };
     custody_inclusion_proof, pg_finfo_custody_inclusion_proof => |call: &mut Call| {
         let counter: i64 = call.required(0, "counter")?;
@@ -54,13 +59,17 @@ fn asked(named: Option<pgrx::Uuid>) -> Result<Uuid> {
     }
 }
 
-/// The key that was registered last for an incarnation, which is the one that signs.
-fn checkpoint_key(incarnation: Uuid) -> Result<Option<String>> {
-    let sql = "SELECT k.public_key FROM custody.signing_key k WHERE k.incarnation OPERATOR(pg_catalog.=) $1 ORDER BY k.created_at DESC, k.key_id DESC LIMIT 1";
-    let found = spi::rows(sql, &[as_pgrx(incarnation).into()], |row| row.get::<Vec<u8>>(1))?;
-    let key: Option<[u8; 32]> = found.into_iter().next().flatten().and_then(|k| k.try_into().ok());
-    let key = key.and_then(|key| NoteKey::new(&tlog::origin(incarnation), Kind::Text, &key).ok());
-    Ok(key.map(|key| key.to_string()))
+/// The keys that have signed checkpoints of an incarnation, or do: the one that signs now comes first, then the others, the newest first.
+fn checkpoint_keys(incarnation: Uuid) -> Result<Vec<String>> {
+    let mut keys = key::registered(incarnation)?;
+    let current = match keys.is_empty() {
+        true => None,
+        false => Some(key::current(incarnation)?),
+    };
+    keys.sort_by_key(|k| Some(&k.key_id) == current.as_ref());
+    let origin = tlog::origin(incarnation);
+    let as_text = |k: &Registered| Some(NoteKey::new(&origin, Kind::Text, &k.public_key).ok()?.to_string());
+    Ok(keys.iter().rev().filter_map(as_text).collect())
 }
 
 /// The leaf's `.tlog-proof` against the last note.

@@ -123,11 +123,49 @@ pub fn our_rows<T>(table: &'static str, keys: &[Key<'_>], each: impl FnMut(&Row<
     rows(relid, None, keys, each)
 }
 
+/// The one row of custody.instance.
+pub struct Instance {
+    /// The incarnation that is written.
+    pub incarnation: Uuid,
+    /// The key that signs for it; none before the first change of key after an upgrade.
+    pub key_id: Option<String>,
+    /// Whether it is of a version that knows the lives of keys.
+    pub knows_keys: bool,
+}
+
+/// The row of custody.instance as it is now, whatever this transaction's snapshot, and without a predicate lock.
+pub fn instance() -> Result<Option<Instance>> {
+    let relid = our_table("instance").ok_or(Error::NotStarted)?;
+    let read = |row: &Row<'_>| {
+        let (key_id, knows_keys) = (row.get::<String>(4), row.values.len() > 3);
+        Some(Instance { incarnation: row.uuid(2)?, key_id, knows_keys })
+    };
+    // Without a snapshot, a row that is being updated may be missed: the new version stands before the old one, and is committed
+    // between the looks at the two.
+    for _ in 0..10 {
+        if let Some(found) = rows_as(relid, None, &[], true, read)?.pop() {
+            return Ok(Some(found));
+        }
+    }
+    Ok(rows(relid, None, &[], read)?.pop())
+}
+
 /// Reads rows of a relation by an index on its first columns (the primary key's, unless another is named).
 pub fn rows<T>(
     relid: pg_sys::Oid,
     index: Option<pg_sys::Oid>,
     keys: &[Key<'_>],
+    each: impl FnMut(&Row<'_>) -> Option<T>,
+) -> Result<Vec<T>> {
+    rows_as(relid, index, keys, false, each)
+}
+
+/// The same; `now`: each row as it is when it is looked at, not as of one moment.
+fn rows_as<T>(
+    relid: pg_sys::Oid,
+    index: Option<pg_sys::Oid>,
+    keys: &[Key<'_>],
+    now: bool,
     mut each: impl FnMut(&Row<'_>) -> Option<T>,
 ) -> Result<Vec<T>> {
     let texts: Vec<Option<pg_sys::Datum>> = keys
@@ -162,11 +200,11 @@ pub fn rows<T>(
             );
         }
         // A parallel query may take no new snapshot, and its workers have their leader's.
-        let newest = match pg_sys::IsInParallelMode() {
-            true => pg_sys::GetActiveSnapshot(),
-            false => pg_sys::GetLatestSnapshot(),
+        let snapshot = match (now, pg_sys::IsInParallelMode()) {
+            (true, _) => &raw mut pg_sys::SnapshotSelfData,
+            (false, true) => pg_sys::RegisterSnapshot(pg_sys::GetActiveSnapshot()),
+            (false, false) => pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()),
         };
-        let snapshot = pg_sys::RegisterSnapshot(newest);
         let scan = pg_sys::systable_beginscan(
             relation,
             index,
@@ -189,7 +227,9 @@ pub fn rows<T>(
             }
         }
         pg_sys::systable_endscan(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
+        if !now {
+            pg_sys::UnregisterSnapshot(snapshot);
+        }
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
     }
     Ok(found)

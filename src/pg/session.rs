@@ -84,6 +84,21 @@ pub fn has_written() -> bool {
     unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }
 
+/// The id that the next transaction will get.
+pub fn next_transaction_id() -> u64 {
+    // SAFETY: reads shared state.
+    unsafe { pg_sys::ReadNextFullTransactionId().value }
+}
+
+/// The oldest transaction that is running or prepared; the next one, if there is none.
+pub fn oldest_transaction_id() -> u64 {
+    // SAFETY: within a transaction and not in a parallel one; the snapshot is read before another is taken.
+    let oldest = unsafe { (*pg_sys::GetLatestSnapshot()).xmin }.into_inner();
+    let next = next_transaction_id();
+    // It is less than 2^31 behind.
+    next - u64::from((next as u32).wrapping_sub(oldest))
+}
+
 /// This process's id.
 pub fn process_id() -> i32 {
     // SAFETY: set once, when the process began.
@@ -254,6 +269,11 @@ pub fn next_command() {
 /// Tells the client something on the way.
 pub fn notice(text: &str) {
     pgrx::notice!("{text}");
+}
+
+/// Warns the client and, as the server is set by default, its log.
+pub fn warning(text: &str) {
+    pgrx::warning!("{text}");
 }
 
 /// Raises a pending query cancel or termination.

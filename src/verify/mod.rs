@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use custody_core::entry::Entry;
 use custody_core::export;
+use custody_core::key::Ending;
 use custody_core::sweep::Sweep;
-use custody_core::verify::{ChainId, Head, KeyRecord, Keys, Report, Verifier};
+use custody_core::verify;
+use custody_core::verify::{ChainId, End, Head, KeyRecord, Keys, Report, Verifier};
 
 use crate::audit::{incarnation, transaction};
 use crate::error::{Error, Result};
@@ -70,12 +72,14 @@ struct Outcome {
     verdict: &'static str,
     summary: String,
     findings: Vec<Finding>,
+    /// What is to be known, and makes nothing invalid.
+    notices: Vec<Finding>,
 }
 
 impl Outcome {
     fn rows(&self) -> Vec<Vec<Nulled>> {
         let summary = vec![data::text(self.verdict), None, None, None, None, data::text(&self.summary)];
-        let findings = self.findings.iter().map(|f| {
+        let findings = self.findings.iter().chain(&self.notices).map(|f| {
             vec![
                 data::text(&f.verdict),
                 f.chain.as_ref().and_then(|c| data::uuid(c.incarnation)),
@@ -117,16 +121,14 @@ fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, outsi
     }
     let guard_lifted = first.guard_lifted;
     let report = walk.finish();
-    let mut findings: Vec<Finding> = report
-        .findings
-        .iter()
-        .map(|f| Finding {
-            verdict: f.verdict.to_string(),
-            chain: f.chain.clone(),
-            seq: f.chain.as_ref().map(|_| f.seq),
-            detail: f.detail.clone(),
-        })
-        .collect();
+    let as_row = |f: &verify::Finding| Finding {
+        verdict: f.verdict.to_string(),
+        chain: f.chain.clone(),
+        seq: f.chain.as_ref().map(|_| f.seq),
+        detail: f.detail.clone(),
+    };
+    let mut findings: Vec<Finding> = report.findings.iter().map(as_row).collect();
+    let notices = report.notices.iter().map(as_row).collect();
     findings.extend(checkpoints.findings.iter().map(|f| Finding {
         verdict: f.verdict.into(),
         chain: None,
@@ -141,7 +143,7 @@ fn verify(pin: Option<String>, heads: Option<Value>, tenant: Option<&str>, outsi
     };
     let given = Given { pinned: pins.is_some(), heads: against_heads, notes: outside.notes.len(), tenant };
     let summary = summary(&report, findings.len(), &given, &checkpoints, guard_lifted)?;
-    Ok(Outcome { verdict, summary, findings })
+    Ok(Outcome { verdict, summary, findings, notices })
 }
 
 /// What the caller asked for, and brought along.
@@ -182,6 +184,11 @@ fn summary(
             counts.entries,
             counts.by_incarnation.keys().filter(|id| Some(**id) != current).count()
         );
+    }
+    match report.notices.len() {
+        0 => {}
+        1 => text += "; 1 key took over from a lost one",
+        n => text += &format!("; {n} keys took over from lost ones"),
     }
     if guard_lifted > 0 {
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
@@ -302,15 +309,25 @@ fn walk_entry(walk: &mut Verifier, row: &SpiHeapTupleData<'_>) -> std::result::R
 }
 
 fn keys() -> Result<Vec<KeyRecord>> {
-    const KEYS: &str =
-        "SELECT key_id::text, incarnation, public_key, predecessor::text, endorsement FROM custody.signing_key";
+    // By way of JSON: a table of 0.1.0 that is not upgraded yet has none of these columns.
+    const KEYS: &str = "SELECT k.key_id::text, k.incarnation, k.public_key, k.predecessor::text, k.endorsement,
+          ((j.life OPERATOR(pg_catalog.->>) 'from_lsn')::pg_catalog.pg_lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint, j.life OPERATOR(pg_catalog.->>) 'recovers', j.life OPERATOR(pg_catalog.->>) 'ended',
+          ((j.life OPERATOR(pg_catalog.->>) 'until_lsn')::pg_catalog.pg_lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint, j.life OPERATOR(pg_catalog.->>) 'ended_by', (j.life OPERATOR(pg_catalog.->>) 'end_signature')::bytea
+        FROM custody.signing_key k CROSS JOIN LATERAL pg_catalog.to_jsonb(k) AS j (life) ORDER BY k.created_at, k.key_id";
     spi::rows(KEYS, &[], |row| {
+        let (how, until_lsn) = (row.get::<String>(8)?, row.get::<i64>(9)?);
+        let (by, signature) = (row.get::<String>(10)?, row.get::<Vec<u8>>(11)?);
+        let how = how.and_then(|how| Ending::named(&how));
+        let end = how.zip(until_lsn).zip(by.zip(signature));
         Ok(KeyRecord {
             key_id: row.get(1)?.unwrap_or_default(),
             incarnation: row.get::<pgrx::Uuid>(2)?.map(|u| Uuid::from_bytes(*u.as_bytes())).unwrap_or_default(),
             public_key: row.get(3)?.unwrap_or_default(),
             predecessor: row.get(4)?,
             endorsement: row.get(5)?,
+            from_lsn: row.get(6)?,
+            recovers: row.get(7)?,
+            end: end.map(|((how, until_lsn), (by, signature))| End { how, until_lsn, by, signature }),
         })
     })
 }

@@ -122,9 +122,17 @@ def run_message(entry_hash_):
     return b"pg_custody/run/v1\x00" + entry_hash_
 
 
-def endorsement_message(incarnation, public_key):
+def endorsement_message(incarnation, public_key, from_lsn=None):
     """What a predecessor signs to endorse a key (section 5)."""
-    return b"pg_custody/endorse/v1\x00" + f_uuid(incarnation) + f_bytes(public_key)
+    if from_lsn is None:
+        return b"pg_custody/endorse/v1\x00" + f_uuid(incarnation) + f_bytes(public_key)
+    return b"pg_custody/endorse/v2\x00" + f_uuid(incarnation) + f_bytes(public_key) + f_integer(from_lsn)
+
+
+def end_message(ended, incarnation, public_key, until_lsn):
+    """What a later key signs to say where a key ends (section 5)."""
+    domain = b"pg_custody/" + ended.encode() + b"/v1\x00"
+    return domain + f_uuid(incarnation) + f_bytes(public_key) + f_integer(until_lsn)
 
 
 P = 2**255 - 19  # the field
@@ -168,6 +176,12 @@ class Key:
     public_key: bytes
     predecessor: str | None
     endorsement: bytes | None
+    from_lsn: int | None
+    recovers: str | None
+    ended: str | None
+    until_lsn: int | None
+    ended_by: str | None
+    end_signature: bytes | None
 
     @property
     def fingerprint(self):
@@ -185,10 +199,12 @@ class Keys:
         self._pin = pin
         self._registered = {}  # a dictionary for its order
         self._trusted = None  # by (incarnation, key_id); made when the first entry asks
+        self._until = {}  # by (incarnation, public key), where an end counts
 
     def add(self, record):
         """Take a key record. One whose key_id is not its public key's registers nothing."""
-        key = Key(record.incarnation, record.public_key, record.predecessor, record.endorsement)
+        life = [getattr(record, member, None) for member in KEY_LIFE]
+        key = Key(record.incarnation, record.public_key, record.predecessor, record.endorsement, *life)
         if len(key.public_key) == 32 and key.key_id == record.key_id:
             self._registered[key] = None
 
@@ -196,11 +212,37 @@ class Keys:
         """The trusted keys of that id for that incarnation: one as a rule, but an id is only 64 bits of a hash."""
         if self._trusted is None:
             self._trusted = defaultdict(list)
-            for key in self._registered if self._pin is None else self._reached_from_pin():
+            for key in self._find_trusted():
                 self._trusted[key.incarnation, key.key_id].append(key)
         return self._trusted.get((incarnation, key_id), ())
 
-    def _reached_from_pin(self):
+    def valid(self, incarnation, key_id, lsn):
+        """Those of them that are valid at an lsn."""
+        return [key for key in self.find(incarnation, key_id)
+                if (key.from_lsn is None or key.from_lsn <= lsn)
+                and lsn <= self._until.get((incarnation, key.public_key), I64_MAX)]
+
+    def recovered(self):
+        """The registered keys that took over from lost ones."""
+        return [key for key in self._registered if key.recovers is not None]
+
+    def _find_trusted(self):
+        trusted = self._registered if self._pin is None else self._reached_from_pin(set())
+        revoked = set()
+        for key in self._registered:
+            if key.ended not in ("retire", "revoke") or None in (key.until_lsn, key.ended_by, key.end_signature):
+                continue
+            message = end_message(key.ended, key.incarnation, key.public_key, key.until_lsn)
+            if any(by.incarnation == key.incarnation and by.key_id == key.ended_by and by.from_lsn is not None
+                   and (key.from_lsn is None or key.from_lsn < by.from_lsn)
+                   and verify_strictly(by.public_key, key.end_signature, message) for by in trusted):
+                place = key.incarnation, key.public_key
+                self._until[place] = min(key.until_lsn, self._until.get(place, I64_MAX))
+                if key.ended == "revoke":
+                    revoked.add(key.public_key)
+        return self._reached_from_pin(revoked) if revoked and self._pin is not None else trusted
+
+    def _reached_from_pin(self, revoked):
         successors = defaultdict(list)
         for key in self._registered:
             if key.predecessor is not None and key.endorsement is not None:
@@ -209,8 +251,10 @@ class Keys:
         waiting = list(trusted)
         while waiting:
             trusting = waiting.pop()
+            if trusting.public_key in revoked:
+                continue
             for key in successors[trusting.key_id]:
-                message = endorsement_message(key.incarnation, key.public_key)
+                message = endorsement_message(key.incarnation, key.public_key, key.from_lsn)
                 if key not in trusted and verify_strictly(trusting.public_key, key.endorsement, message):
                     trusted[key] = None
                     waiting.append(key)
@@ -280,6 +324,10 @@ KEY = {
     "key_id": _read_text, "incarnation": _read_uuid, "public_key": _read_bytes, "fingerprint": _read_bytes,
     "predecessor": _or_absent(_read_text), "endorsement": _or_absent(_read_bytes),
 }
+KEY_LIFE = {
+    "from_lsn": _or_absent(_read_integer), "recovers": _or_absent(_read_text), "ended": _or_absent(_read_text),
+    "until_lsn": _or_absent(_read_integer), "ended_by": _or_absent(_read_text), "end_signature": _or_absent(_read_bytes),
+}
 HEAD = {"incarnation": _read_uuid, "tenant": _read_text, "lane": _read_integer, "seq": _read_integer, "hash": _read_bytes}
 
 
@@ -341,7 +389,8 @@ def read_export(stream, keys):
             if kind == "key":
                 if place is not None:
                     raise Unreadable("a key after the first entry")
-                keys.add(_shape(members, KEY, "the key"))
+                life = KEY_LIFE if any(member in members for member in KEY_LIFE) else {}
+                keys.add(_shape(members, KEY | life, "the key"))
             elif kind == "entry":
                 entry = _shape(members, ENTRY, "the entry")
                 here = (entry.tenant.encode("utf-8"), entry.incarnation, entry.lane, entry.seq)
@@ -382,7 +431,7 @@ class Report:
     def __init__(self, out):
         self._out = out
         self._seen = set()
-        self.entries = self.chains = self.signatures = 0
+        self.entries = self.chains = self.signatures = self.notices = 0
         self.incarnations = set()
         self._searches = 1000  # for the seq of an entry whose hash is wrong: each takes 2,048 hashes
 
@@ -398,6 +447,11 @@ class Report:
         incarnation, tenant, lane = chain
         self._line(verdict=verdict, incarnation=incarnation, tenant=tenant, lane=lane, seq=seq, detail=detail)
 
+    def notice(self, verdict, detail):
+        """Report what is to be known, and is no finding."""
+        self.notices += 1
+        self._line(verdict=verdict, incarnation=None, tenant=None, lane=None, seq=None, notice=True, detail=detail)
+
     def may_search(self):
         """Whether to look for the seq of one more entry; the page lets a checker give up, lest a ruined log take days."""
         self._searches -= 1
@@ -407,7 +461,8 @@ class Report:
         """Print the last line."""
         summary = "empty" if not self.entries else "invalid" if self.findings else "valid"
         self._line(summary=summary, entries=self.entries, chains=self.chains, signatures=self.signatures,
-                   incarnations=len(self.incarnations), key_pinned=key_pinned, findings=self.findings)
+                   incarnations=len(self.incarnations), key_pinned=key_pinned, findings=self.findings,
+                   notices=self.notices)
 
     def _line(self, **members):
         print(json.dumps(members), file=self._out)
@@ -611,6 +666,10 @@ class Chain:
         if not keys:
             self._find("key_not_valid", e.seq, f"{json.dumps(e.key_id)} is no trusted key of this incarnation")
             return False
+        keys = self._keys.valid(e.incarnation, e.key_id, e.lsn)
+        if not keys:
+            self._find("key_not_valid", e.seq, f"key {e.key_id} is not valid at lsn {e.lsn}")
+            return False
         if not any(verify_strictly(key.public_key, e.signature, run_message(e.hash)) for key in keys):
             self._find("bad_signature", e.seq, f"its signature is not one by key {e.key_id}")
             return False
@@ -640,6 +699,8 @@ def verify(stream, heads, pin, out):
         report.find("empty", (None, None, None), None, "there are no entries")
     for chain in unseen:
         report.find("truncated", chain, 1, "the chain of a head kept does not exist")
+    for key in keys.recovered():
+        report.notice("key_recovered", f"key {key.key_id} took over from {json.dumps(key.recovers)}, which was lost")
     report.summarise(key_pinned=pin is not None)
     return report.findings == 0
 

@@ -48,13 +48,14 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     if arguments.make {
         client.batch_execute("CALL custody.checkpoint()")?;
     }
-    let last = "SELECT c.note, custody.checkpoint_key(c.incarnation) FROM custody.checkpoints c
+    let last = "SELECT c.note, ARRAY(SELECT custody.checkpoint_keys(c.incarnation)) FROM custody.checkpoints c
                 JOIN custody.instance i ON i.incarnation = c.incarnation ORDER BY c.size DESC LIMIT 1";
     let Some(row) = client.query_opt(last, &[])? else {
         return Err("there is no checkpoint yet: CALL custody.checkpoint(), or --make".into());
     };
-    let (mut note, key): (String, String) = (row.get(0), row.get(1));
-    let checkpoint = Checkpoint::parse(&note::open(note.as_bytes(), &[NoteKey::parse(&key)?])?.text)?;
+    let (mut note, keys): (String, Vec<String>) = (row.get(0), row.get(1));
+    let keys = keys.iter().map(|key| NoteKey::parse(key)).collect::<Result<Vec<_>, _>>()?;
+    let checkpoint = Checkpoint::parse(&note::open(note.as_bytes(), &keys)?.text)?;
     let mut everywhere = true;
     for (url, key) in arguments.witness.iter().zip(&arguments.witness_key) {
         match cosigned(&mut client, url, key, &checkpoint, &note) {

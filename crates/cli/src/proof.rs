@@ -23,7 +23,7 @@ pub fn outside(note: &[u8], name: &str, keys: &Keys) -> Result<Result<Checkpoint
     let Some(incarnation) = tlog::incarnation(&claimed.origin) else {
         return Err(because(&"it is of another kind of log").into());
     };
-    let known = keys.note_keys(incarnation, &claimed.origin);
+    let known = keys.note_keys(incarnation, &claimed.origin, None);
     Ok(note::open(note, &known).map(|_| claimed).map_err(|e| e.to_string()))
 }
 

@@ -443,6 +443,9 @@ impl Told<'_> {
         if counts.findings > report.findings.len() as u64 {
             println!("… and {} more", counts.findings - report.findings.len() as u64);
         }
+        for notice in &report.notices {
+            println!("notice: {}", line(notice));
+        }
         for (name, digest) in &self.archives {
             println!("archive {name}: {digest}");
         }
@@ -510,6 +513,7 @@ impl Told<'_> {
             "incarnations": counts.by_incarnation.keys().map(ToString::to_string).collect::<Vec<_>>(),
             "pinned": !self.arguments.unpinned,
             "keys": self.keys,
+            "notices": report.notices.iter().map(|n| json!({"verdict": n.verdict.to_string(), "detail": n.detail})).collect::<Vec<_>>(),
             "archives": archives.collect::<Vec<_>>(),
             "findings_in_all": counts.findings,
             "findings": findings.collect::<Vec<_>>(),

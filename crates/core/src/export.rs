@@ -69,7 +69,6 @@ pub enum Problem {
 
 /// One line of an export.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub enum Record<'a> {
     /// A key. All of them come first.
     Key(KeyRecord),
@@ -199,6 +198,16 @@ pub fn key_line(key: &KeyRecord) -> String {
     line.text("fingerprint", Some(&fingerprint(&key.public_key)));
     line.text("predecessor", key.predecessor.as_deref());
     line.bytes("endorsement", key.endorsement.as_deref());
+    // Without them it is a line as exports before 0.2.0 had it, which says the same.
+    if key.from_lsn.is_some() || key.recovers.is_some() || key.end.is_some() {
+        let end = key.end.as_ref();
+        line.integer("from_lsn", key.from_lsn);
+        line.text("recovers", key.recovers.as_deref());
+        line.text("ended", end.map(|e| e.how.name()));
+        line.integer("until_lsn", end.map(|e| e.until_lsn));
+        line.text("ended_by", end.map(|e| &*e.by));
+        line.bytes("end_signature", end.map(|e| &*e.signature));
+    }
     line.finish()
 }
 
@@ -262,6 +271,13 @@ impl Writer {
                 self.0.push('"');
             }
             None => self.0.push_str("null"),
+        }
+    }
+
+    fn integer(&mut self, name: &str, value: Option<i64>) {
+        match value {
+            Some(number) => self.display(name, number),
+            None => self.display(name, "null"),
         }
     }
 

@@ -622,8 +622,7 @@ mod tests {
                 key_id: self.key.key_id().into(),
                 incarnation: INCARNATION,
                 public_key: self.key.public_key().to_vec(),
-                predecessor: None,
-                endorsement: None,
+                ..KeyRecord::default()
             };
             let mut rows: Vec<_> = self.table.iter().map(|t| t.1.owned.clone()).collect();
             rows.sort_by_key(|r| (r.tenant.clone(), r.numbers.0));

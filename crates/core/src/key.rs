@@ -42,9 +42,14 @@ impl PrivateKey {
         self.sign(&run_message(hash))
     }
 
-    /// Vouches for a successor.
-    pub fn endorse(&self, incarnation: Uuid, public_key: &[u8; 32]) -> [u8; 64] {
-        self.sign(&endorsement_message(incarnation, public_key))
+    /// Vouches for a successor: from a position on, or from the beginning of a new incarnation.
+    pub fn endorse(&self, incarnation: Uuid, public_key: &[u8; 32], from_lsn: Option<i64>) -> [u8; 64] {
+        self.sign(&endorsement_message(incarnation, public_key, from_lsn))
+    }
+
+    /// Says that another key of the incarnation is not valid beyond a position.
+    pub fn end(&self, how: Ending, incarnation: Uuid, public_key: &[u8; 32], until_lsn: i64) -> [u8; 64] {
+        self.sign(&end_message(how, incarnation, public_key, until_lsn))
     }
 
     /// Signs a note's text, or a witness's statement about one (`tlog::note`).
@@ -56,6 +61,30 @@ impl PrivateKey {
         let mut signature = [0; 64];
         signature.copy_from_slice(self.key.sign(message).as_ref());
         signature
+    }
+}
+
+/// How a key's validity ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was replaced, and nobody uses it any more.
+    Retire,
+    /// It is in the wrong hands: what it signed later proves nothing.
+    Revoke,
+}
+
+impl Ending {
+    /// The name, as records have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retire => "retire",
+            Self::Revoke => "revoke",
+        }
+    }
+
+    /// The ending of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Retire, Self::Revoke].into_iter().find(|how| how.name() == name)
     }
 }
 
@@ -85,10 +114,29 @@ impl PublicKey {
         <&Hash>::try_from(hash).is_ok_and(|hash| self.verify(&run_message(hash), signature))
     }
 
-    /// Whether `signature` is this key's endorsement of `public_key`.
-    pub fn verify_endorsement(&self, incarnation: Uuid, public_key: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` is this key's endorsement of `public_key`, from that position on.
+    pub fn verify_endorsement(
+        &self,
+        incarnation: Uuid,
+        public_key: &[u8],
+        from_lsn: Option<i64>,
+        signature: &[u8],
+    ) -> bool {
         <&[u8; 32]>::try_from(public_key)
-            .is_ok_and(|key| self.verify(&endorsement_message(incarnation, key), signature))
+            .is_ok_and(|key| self.verify(&endorsement_message(incarnation, key, from_lsn), signature))
+    }
+
+    /// Whether `signature` is this key's word that `public_key` is not valid beyond that position.
+    pub fn verify_end(
+        &self,
+        how: Ending,
+        incarnation: Uuid,
+        public_key: &[u8],
+        until_lsn: i64,
+        signature: &[u8],
+    ) -> bool {
+        <&[u8; 32]>::try_from(public_key)
+            .is_ok_and(|key| self.verify(&end_message(how, incarnation, key, until_lsn), signature))
     }
 
     /// Strict Ed25519 verification of any message.
@@ -151,11 +199,25 @@ fn run_message(hash: &Hash) -> [u8; 50] {
     message
 }
 
-fn endorsement_message(incarnation: Uuid, public_key: &[u8; 32]) -> Vec<u8> {
-    let mut message = b"pg_custody/endorse/v1\0\x04\0\0\0\x10".to_vec();
+fn endorsement_message(incarnation: Uuid, public_key: &[u8; 32], from_lsn: Option<i64>) -> Vec<u8> {
+    let domain = if from_lsn.is_some() { "endorse/v2" } else { "endorse/v1" };
+    key_message(domain, incarnation, public_key, from_lsn)
+}
+
+fn end_message(how: Ending, incarnation: Uuid, public_key: &[u8; 32], until_lsn: i64) -> Vec<u8> {
+    key_message(&format!("{}/v1", how.name()), incarnation, public_key, Some(until_lsn))
+}
+
+fn key_message(domain: &str, incarnation: Uuid, public_key: &[u8; 32], lsn: Option<i64>) -> Vec<u8> {
+    let mut message = format!("pg_custody/{domain}\0").into_bytes();
+    message.extend_from_slice(b"\x04\0\0\0\x10");
     message.extend_from_slice(incarnation.as_bytes());
     message.extend_from_slice(b"\x01\0\0\0\x20");
     message.extend_from_slice(public_key);
+    if let Some(lsn) = lsn {
+        message.extend_from_slice(b"\x03\0\0\0\x08");
+        message.extend_from_slice(&lsn.to_be_bytes());
+    }
     message
 }
 

@@ -172,7 +172,9 @@ impl Sweep {
         };
         let own_hash: Hash = e.hash.try_into().ok()?;
         let signed = match (e.signs_run, e.key_id, e.signature) {
-            (true, Some(key_id), Some(signature)) => self.keys.signed(e.incarnation, key_id, e.hash, signature),
+            (true, Some(key_id), Some(signature)) => {
+                self.keys.signed(e.incarnation, key_id, e.lsn as i64, e.hash, signature)
+            }
             (false, None, None) => true,
             _ => false,
         };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::entry::{Entry, FORMAT, actor_digest, genesis, row_digest};
 use crate::erasure::{self, Erasure, Ledger, Part};
-use crate::key::{PublicKey, fingerprint, key_id};
+use crate::key::{Ending, PublicKey, fingerprint, key_id};
 use crate::tlog::note::{Kind, NoteKey};
 
 /// How far around an entry its true place is looked for.
@@ -38,8 +38,10 @@ pub enum Verdict {
     Unsigned,
     /// The signature is not the key's.
     BadSignature,
-    /// The key is unknown, belongs to another incarnation, or is not one the pinned key vouches for.
+    /// The key is unknown, belongs to another incarnation, is not one the pinned key vouches for, or was not valid there.
     KeyNotValid,
+    /// A key took over from one that was lost, and no key vouches for it. A notice: the log may be valid all the same.
+    KeyRecovered,
     /// A part is gone and no erasure accounts for it.
     PayloadMissing,
     /// An erasure names the entry, and the part is still there.
@@ -62,6 +64,7 @@ impl fmt::Display for Verdict {
             Self::Unsigned => "unsigned",
             Self::BadSignature => "bad_signature",
             Self::KeyNotValid => "key_not_valid",
+            Self::KeyRecovered => "key_recovered",
             Self::PayloadMissing => "payload_missing",
             Self::ErasureIncomplete => "erasure_incomplete",
             Self::CaptureDisabled => "capture_disabled",
@@ -95,7 +98,7 @@ pub struct Finding {
 }
 
 /// A public key as `custody.signing_key` or an export lists it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KeyRecord {
     /// The name that entries use.
     pub key_id: String,
@@ -107,6 +110,25 @@ pub struct KeyRecord {
     pub predecessor: Option<String>,
     /// How it does.
     pub endorsement: Option<Vec<u8>>,
+    /// The position from which on it is valid; none: from the incarnation's beginning.
+    pub from_lsn: Option<i64>,
+    /// The lost key that it took over from, if no key vouches for it.
+    pub recovers: Option<String>,
+    /// Up to where it is valid, if somebody says so.
+    pub end: Option<End>,
+}
+
+/// What another key says of the end of a key's validity.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Replaced, or in the wrong hands.
+    pub how: Ending,
+    /// The last position at which it is valid.
+    pub until_lsn: i64,
+    /// The key that says so.
+    pub by: String,
+    /// How it does.
+    pub signature: Vec<u8>,
 }
 
 /// The end of a chain as it was seen before.
@@ -146,40 +168,71 @@ pub struct Report {
     pub counts: Counts,
     /// What was found, in the order of the walk.
     pub findings: Vec<Finding>,
+    /// What is to be known, and makes nothing invalid.
+    pub notices: Vec<Finding>,
 }
 
 /// The keys that entries may be signed with, by incarnation and name.
 #[derive(Clone)]
-pub struct Keys(HashMap<Uuid, HashMap<String, Vec<Key>>>);
+pub struct Keys {
+    known: HashMap<Uuid, HashMap<String, Vec<Key>>>,
+    /// In words.
+    recovered: Vec<String>,
+}
 
 impl Keys {
     /// Trusts all that are rightly named; or, with pinned fingerprints, those keys and what they vouch for.
     pub fn new(records: &[KeyRecord], pins: Option<&[String]>) -> Self {
-        let trusted = pins.map(|pins| vouched_for(records, pins));
-        let mut known: HashMap<Uuid, HashMap<String, Vec<Key>>> = HashMap::new();
-        for (i, record) in records.iter().enumerate().filter(|(_, r)| well_named(r)) {
-            let public = PublicKey::from_bytes(&record.public_key);
-            let trusted = trusted.as_ref().is_none_or(|t| t.contains(&i));
-            let of_incarnation = known.entry(record.incarnation).or_default();
-            of_incarnation.entry(record.key_id.clone()).or_default().push(Key { public, trusted });
+        let none = HashSet::new();
+        let mut trusted = pins.map(|pins| vouched_for(records, pins, &none));
+        let ends = ends(records, trusted.as_ref());
+        // Whoever stole a key can have endorsed any other with it.
+        let revoked: HashSet<&[u8]> =
+            ends.iter().filter(|(_, (_, how))| *how == Ending::Revoke).map(|(key, _)| key.1).collect();
+        if !revoked.is_empty() {
+            trusted = pins.map(|pins| vouched_for(records, pins, &revoked));
         }
-        Self(known)
+        let mut known: HashMap<Uuid, HashMap<String, Vec<Key>>> = HashMap::new();
+        let mut recovered = Vec::new();
+        for (i, record) in records.iter().enumerate().filter(|(_, r)| well_named(r)) {
+            let key = Key {
+                public: PublicKey::from_bytes(&record.public_key),
+                trusted: trusted.as_ref().is_none_or(|t| t.contains(&i)),
+                from: record.from_lsn.unwrap_or(i64::MIN),
+                until: ends.get(&(record.incarnation, &*record.public_key)).map_or(i64::MAX, |end| end.0),
+            };
+            let of_incarnation = known.entry(record.incarnation).or_default();
+            of_incarnation.entry(record.key_id.clone()).or_default().push(key);
+            if let Some(lost) = &record.recovers {
+                recovered.push(format!(
+                    "key {} of incarnation {} took over from key {lost}, which was lost{}: no key vouches for it, pin its fingerprint {}",
+                    record.key_id,
+                    record.incarnation,
+                    record.from_lsn.map(|lsn| format!(", at position {lsn}")).unwrap_or_default(),
+                    fingerprint(&record.public_key)
+                ));
+            }
+        }
+        Self { known, recovered }
     }
 
     fn named(&self, incarnation: Uuid, key_id: &str) -> Option<&[Key]> {
-        self.0.get(&incarnation)?.get(key_id).map(Vec::as_slice)
+        self.known.get(&incarnation)?.get(key_id).map(Vec::as_slice)
     }
 
-    /// The trusted keys of an incarnation, as those that may sign its checkpoints under the name `origin`.
-    pub fn note_keys(&self, incarnation: Uuid, origin: &str) -> Vec<NoteKey> {
-        let known = self.0.get(&incarnation).into_iter().flat_map(|named| named.values().flatten());
-        let trusted = known.filter(|k| k.trusted).filter_map(|k| k.public.as_ref());
-        trusted.filter_map(|public| NoteKey::new(origin, Kind::Text, &public.to_bytes()).ok()).collect()
+    /// The trusted keys of an incarnation, as those that may sign its checkpoints under the name `origin`. A checkpoint up to `lsn`
+    /// can be signed later, by a successor, but not by a key that had ended before.
+    pub fn note_keys(&self, incarnation: Uuid, origin: &str, lsn: Option<i64>) -> Vec<NoteKey> {
+        let known = self.known.get(&incarnation).into_iter().flat_map(|named| named.values().flatten());
+        let trusted = known.filter(|k| k.trusted && lsn.is_none_or(|lsn| lsn <= k.until));
+        let public = trusted.filter_map(|k| k.public.as_ref());
+        public.filter_map(|public| NoteKey::new(origin, Kind::Text, &public.to_bytes()).ok()).collect()
     }
 
-    /// Whether a trusted key of that name made the signature.
-    pub fn signed(&self, incarnation: Uuid, key_id: &str, hash: &[u8], signature: &[u8]) -> bool {
-        self.named(incarnation, key_id).is_some_and(|keys| keys.iter().any(|k| k.signed(hash, signature)))
+    /// Whether a trusted key of that name, valid at that position, made the signature.
+    pub fn signed(&self, incarnation: Uuid, key_id: &str, lsn: i64, hash: &[u8], signature: &[u8]) -> bool {
+        let keys = self.named(incarnation, key_id).unwrap_or_default();
+        keys.iter().any(|k| k.usable_at(lsn) && k.signed(hash, signature))
     }
 }
 
@@ -188,11 +241,18 @@ struct Key {
     /// None if the bytes are no point of the curve: then nothing verifies.
     public: Option<PublicKey>,
     trusted: bool,
+    /// Where it is valid, ends included.
+    from: i64,
+    until: i64,
 }
 
 impl Key {
+    fn usable_at(&self, lsn: i64) -> bool {
+        self.trusted && (self.from..=self.until).contains(&lsn)
+    }
+
     fn signed(&self, hash: &[u8], signature: &[u8]) -> bool {
-        self.trusted && self.public.as_ref().is_some_and(|public| public.verify_run(hash, signature))
+        self.public.as_ref().is_some_and(|public| public.verify_run(hash, signature))
     }
 }
 
@@ -370,7 +430,9 @@ impl Verifier {
                 detail: "there is no entry: nothing is proved".into(),
             });
         }
-        Report { counts: self.counts, findings: self.findings }
+        let notice = |detail| Finding { verdict: Verdict::KeyRecovered, chain: None, seq: 0, detail };
+        let notices = std::mem::take(&mut self.keys.recovered).into_iter().map(notice).collect();
+        Report { counts: self.counts, findings: self.findings, notices }
     }
 
     fn row_part(&mut self, chain: &ChainId, e: &Entry<'_>) -> bool {
@@ -460,7 +522,11 @@ impl Verifier {
                 let detail = format!("the pinned key does not vouch for key {key_id}");
                 self.find(Verdict::KeyNotValid, chain, e.seq, detail);
             }
-            Some(keys) if !keys.iter().any(|k| k.signed(e.hash, signature)) => {
+            Some(keys) if !keys.iter().any(|k| k.usable_at(e.lsn as i64)) => {
+                let detail = format!("key {key_id} is not valid at its position, {}", e.lsn as i64);
+                self.find(Verdict::KeyNotValid, chain, e.seq, detail);
+            }
+            Some(_) if !self.keys.signed(e.incarnation, key_id, e.lsn as i64, e.hash, signature) => {
                 self.find(Verdict::BadSignature, chain, e.seq, format!("the signature is not one of key {key_id}"));
             }
             Some(_) => {
@@ -558,8 +624,39 @@ fn well_named(record: &KeyRecord) -> bool {
     record.public_key.len() == 32 && record.key_id == key_id(&record.public_key)
 }
 
-/// The records of the pinned keys, and of all that they endorse, directly or through others; by their place in the list.
-fn vouched_for(keys: &[KeyRecord], pins: &[String]) -> HashSet<usize> {
+/// A key of an incarnation: its public half.
+type KeyOf<'a> = (Uuid, &'a [u8]);
+
+/// Where keys end, and how, by the word of trusted keys (all, if none is given) of their incarnation that came after them.
+fn ends<'a>(keys: &'a [KeyRecord], trusted: Option<&HashSet<usize>>) -> HashMap<KeyOf<'a>, (i64, Ending)> {
+    let mut by_name: HashMap<(Uuid, &str), Vec<&KeyRecord>> = HashMap::new();
+    let may_say = |i: &usize, key: &KeyRecord| key.from_lsn.is_some() && trusted.is_none_or(|t| t.contains(i));
+    for (_, key) in keys.iter().enumerate().filter(|(i, k)| well_named(k) && may_say(i, k)) {
+        by_name.entry((key.incarnation, &key.key_id)).or_default().push(key);
+    }
+    let mut ends: HashMap<KeyOf<'a>, (i64, Ending)> = HashMap::new();
+    for key in keys.iter().filter(|k| well_named(k)) {
+        let Some(end) = &key.end else { continue };
+        let says_so = by_name.get(&(key.incarnation, &*end.by)).into_iter().flatten().any(|by| {
+            by.from_lsn > key.from_lsn
+                && PublicKey::from_bytes(&by.public_key).is_some_and(|by| {
+                    by.verify_end(end.how, key.incarnation, &key.public_key, end.until_lsn, &end.signature)
+                })
+        });
+        if says_so {
+            let known = ends.entry((key.incarnation, &key.public_key)).or_insert((end.until_lsn, end.how));
+            known.0 = known.0.min(end.until_lsn);
+            if end.how == Ending::Revoke {
+                known.1 = Ending::Revoke;
+            }
+        }
+    }
+    ends
+}
+
+/// The records of the pinned keys, and of all that they endorse, directly or through others; by their place in the list. The `revoked`
+/// vouch for none.
+fn vouched_for(keys: &[KeyRecord], pins: &[String], revoked: &HashSet<&[u8]>) -> HashSet<usize> {
     let mut waiting = Vec::new();
     let mut endorsed_by: HashMap<&str, Vec<usize>> = HashMap::new();
     for (i, key) in keys.iter().enumerate().filter(|(_, k)| well_named(k)) {
@@ -575,13 +672,15 @@ fn vouched_for(keys: &[KeyRecord], pins: &[String]) -> HashSet<usize> {
     let mut asked = HashSet::new();
     while let Some(i) = waiting.pop() {
         let Some(public) = PublicKey::from_bytes(&keys[i].public_key) else { continue };
-        if !asked.insert(&keys[i].public_key) {
+        if !asked.insert(&keys[i].public_key) || revoked.contains(&*keys[i].public_key) {
             continue;
         }
         for &next in endorsed_by.get(&*keys[i].key_id).into_iter().flatten() {
-            let KeyRecord { incarnation, public_key, endorsement, .. } = &keys[next];
+            let KeyRecord { incarnation, public_key, endorsement, from_lsn, .. } = &keys[next];
             if !trusted.contains(&next)
-                && endorsement.as_ref().is_some_and(|e| public.verify_endorsement(*incarnation, public_key, e))
+                && endorsement
+                    .as_ref()
+                    .is_some_and(|e| public.verify_endorsement(*incarnation, public_key, *from_lsn, e))
             {
                 trusted.insert(next);
                 waiting.push(next);

@@ -4,9 +4,9 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use custody_core::encoding::FieldHasher;
 use custody_core::entry::Entry;
 use custody_core::export::{Reader, Record, entry_line, key_line};
-use custody_core::key::{PrivateKey, fingerprint};
+use custody_core::key::{Ending, PrivateKey, fingerprint};
 use custody_core::token::{Moment, Rules, Token, TokenKey, TokenPublicKey};
-use custody_core::verify::{ChainId, Head, KeyRecord, Verdict, Verifier};
+use custody_core::verify::{ChainId, End, Head, KeyRecord, Verdict, Verifier};
 use ed25519_dalek::{Signer, SigningKey};
 use proptest::collection::vec;
 use proptest::option;
@@ -196,13 +196,24 @@ impl Any {
 
 fn key_record() -> impl Strategy<Value = KeyRecord> {
     let bytes = || vec(any::<u8>(), 0..70);
-    (any::<String>(), any::<bool>(), bytes(), option::of(any::<String>()), option::of(bytes())).prop_map(
-        |(key_id, incarnation, public_key, predecessor, endorsement)| KeyRecord {
+    let end =
+        (any::<bool>(), any::<i64>(), any::<String>(), bytes()).prop_map(|(retired, until_lsn, by, signature)| End {
+            how: if retired { Ending::Retire } else { Ending::Revoke },
+            until_lsn,
+            by,
+            signature,
+        });
+    let life = (option::of(any::<i64>()), option::of(any::<String>()), option::of(end));
+    (any::<String>(), any::<bool>(), bytes(), option::of(any::<String>()), option::of(bytes()), life).prop_map(
+        |(key_id, incarnation, public_key, predecessor, endorsement, (from_lsn, recovers, end))| KeyRecord {
             key_id,
             incarnation: Uuid::from_u128(incarnation.into()),
             public_key,
             predecessor,
             endorsement,
+            from_lsn,
+            recovers,
+            end,
         },
     )
 }
@@ -268,7 +279,8 @@ fn a_long_line_of_lives() {
             incarnation: *incarnation,
             public_key: key.public_key().into(),
             predecessor: predecessor.map(|p| p.key_id().into()),
-            endorsement: predecessor.map(|p| p.endorse(*incarnation, &key.public_key()).into()),
+            endorsement: predecessor.map(|p| p.endorse(*incarnation, &key.public_key(), None).into()),
+            ..KeyRecord::default()
         }
     };
     let mut records: Vec<_> = (0..keys.len()).map(record).collect();

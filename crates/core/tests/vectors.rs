@@ -67,10 +67,10 @@ fn known_answers() {
         if let Some(predecessor) = text(v, "predecessor") {
             let public: [u8; 32] = bytes(v, "public_key").unwrap().try_into().unwrap();
             let incarnation = uuid(v, "incarnation").unwrap();
-            let endorsement = key(predecessor).endorse(incarnation, &public);
+            let endorsement = key(predecessor).endorse(incarnation, &public, v["from_lsn"].as_i64());
             assert_eq!(Some(&endorsement[..]), bytes(v, "endorsement").as_deref());
             let predecessor = PublicKey::from_bytes(&key(predecessor).public_key()).unwrap();
-            assert!(predecessor.verify_endorsement(incarnation, &public, &endorsement));
+            assert!(predecessor.verify_endorsement(incarnation, &public, v["from_lsn"].as_i64(), &endorsement));
         }
     }
     for v in all["genesis"].as_array().unwrap() {

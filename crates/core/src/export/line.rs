@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::value::{Maybe, Of};
 use super::{Problem, Unreadable};
 use crate::entry::Entry;
-use crate::verify::{ChainId, Head, KeyRecord};
+use crate::key::Ending;
+use crate::verify::{ChainId, End, Head, KeyRecord};
 
 macro_rules! members {
     ($($member:ident: $kind:ty,)*) => {
@@ -44,6 +45,8 @@ members! {
     actor: Maybe<String>, row_salt: Maybe<Vec<u8>>, row_key: Maybe<String>, old: Maybe<String>, new: Maybe<String>,
     actor_digest: Maybe<Vec<u8>>, row_digest: Vec<u8>, prev_hash: Vec<u8>, hash: Vec<u8>, signature: Maybe<Vec<u8>>,
     public_key: Vec<u8>, fingerprint: Vec<u8>, predecessor: Maybe<String>, endorsement: Maybe<Vec<u8>>,
+    from_lsn: Maybe<i64>, recovers: Maybe<String>, ended: Maybe<String>, until_lsn: Maybe<i64>, ended_by: Maybe<String>,
+    end_signature: Maybe<Vec<u8>>,
 }
 
 /// Members, one bit each.
@@ -61,6 +64,13 @@ const OF_KEY: Set = only(Member::record)
     | only(Member::fingerprint)
     | only(Member::predecessor)
     | only(Member::endorsement);
+/// What is said of a key's life: of all keys, but for those of exports before 0.2.0.
+const OF_LIFE: Set = only(Member::from_lsn)
+    | only(Member::recovers)
+    | only(Member::ended)
+    | only(Member::until_lsn)
+    | only(Member::ended_by)
+    | only(Member::end_signature);
 const OF_HEAD: Set =
     only(Member::incarnation) | only(Member::tenant) | only(Member::lane) | only(Member::seq) | only(Member::hash);
 
@@ -80,13 +90,26 @@ impl Line {
     }
 
     pub(super) fn key(&self) -> Result<KeyRecord, Problem> {
-        self.exactly(OF_KEY)?;
+        let has_life = self.given & OF_LIFE != 0;
+        self.exactly(if has_life { OF_KEY | OF_LIFE } else { OF_KEY })?;
+        let end = || {
+            Some(End {
+                how: Ending::named(self.ended.get()?)?,
+                until_lsn: *self.until_lsn.get()?,
+                by: self.ended_by.get()?.clone(),
+                signature: self.end_signature.get()?.clone(),
+            })
+        };
         Ok(KeyRecord {
             key_id: self.key_id.get().ok_or(Problem::Null("key_id"))?.clone(),
             incarnation: self.incarnation,
             public_key: self.public_key.clone(),
             predecessor: self.predecessor.get().cloned(),
             endorsement: self.endorsement.get().cloned(),
+            // A line keeps what the one before said.
+            from_lsn: self.from_lsn.get().copied().filter(|_| has_life),
+            recovers: self.recovers.get().cloned().filter(|_| has_life),
+            end: end().filter(|_| has_life),
         })
     }
 

@@ -95,6 +95,11 @@ impl<T: Value> Value for Maybe<T> {
         self.value.text(text)
     }
 
+    fn integer(&mut self, integer: i64) -> bool {
+        self.present = true;
+        self.value.integer(integer)
+    }
+
     fn null(&mut self) -> bool {
         self.present = false;
         true

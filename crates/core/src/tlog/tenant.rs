@@ -58,7 +58,7 @@ pub fn kept<'a>(tenant: &'a str, heads: &'a [ChainHead]) -> impl Iterator<Item =
 pub fn signed_leaf(leaf: &Leaf, tlog_proof: &str, keys: &Keys) -> Result<Checkpoint, String> {
     let proof = Proof::parse(tlog_proof.as_bytes()).map_err(|e| e.to_string())?;
     let origin = origin(leaf.incarnation);
-    let known = keys.note_keys(leaf.incarnation, &origin);
+    let known = keys.note_keys(leaf.incarnation, &origin, Some(leaf.lsn as i64));
     let (checkpoint, _) = proof.verify(&leaf.hash(), &origin, &known).map_err(|e| e.to_string())?;
     match leaf.counter == proof.index {
         true => Ok(checkpoint),

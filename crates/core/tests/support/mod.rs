@@ -128,7 +128,8 @@ pub fn make_with(lives: &[Life], first_seed: u8) -> Log {
             incarnation,
             public_key: public.into(),
             predecessor: predecessor.map(|p| p.key_id().into()),
-            endorsement: predecessor.map(|p| p.endorse(incarnation, &public).into()),
+            endorsement: predecessor.map(|p| p.endorse(incarnation, &public, None).into()),
+            ..KeyRecord::default()
         };
         // As in life, the first thing that a key signs is that it was born.
         let born =
