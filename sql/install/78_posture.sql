@@ -73,7 +73,7 @@ CREATE VIEW custody.posture_audit AS
 WITH here AS (
   SELECT i.id, i.parent, i.system_identifier, i.timeline, i.database_oid FROM custody.instance n JOIN custody.incarnation i ON i.id = n.incarnation
 ), key AS (
-  SELECT k.predecessor FROM custody.signing_key k JOIN here h ON h.id = k.incarnation ORDER BY k.created_at DESC LIMIT 1
+  SELECT k.predecessor, k.recovers FROM custody.signing_key k JOIN here h ON h.id = k.incarnation JOIN custody.instance n ON n.key_id = k.key_id
 ), problem AS MATERIALIZED (SELECT custody.key_problem() AS why)
 SELECT 'capture-gap' AS id, 'A1' AS promise, 'not in force' AS state,
        pg_catalog.format('changes are not recorded: %s', pg_catalog.string_agg(pg_catalog.format('%s%s %s', g.relid, coalesce(' ' || pg_catalog.quote_ident(g.trigger_name), ''), g.problem), ', ' ORDER BY g.relid::text, g.trigger_name)) AS cause,
@@ -99,16 +99,16 @@ UNION ALL
 SELECT 'no-primary-key', 'A1', 'weakened', pg_catalog.format('entries name no row, as there is no primary key: %s', pg_catalog.string_agg(a.target::text, ', ' ORDER BY a.target::text)), 'ALTER TABLE … ADD PRIMARY KEY (…)'
 FROM custody.audited_table a WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.target AND i.indisprimary) HAVING pg_catalog.count(*) > 0
 UNION ALL
-SELECT 'key-unreadable', p.promise, 'not in force', pg_catalog.format('the signing key cannot be used, so changes of audited tables fail: %s', q.why),
-       'restore the file from where it was kept, owned by the server''s user and with mode 0600; or SELECT custody.new_incarnation(''key lost'')'
+SELECT 'key-unreadable', p.promise, 'not in force', pg_catalog.format('the signing key cannot be used, so changes of audited tables fail, or a key that nothing vouches for takes over: %s', q.why),
+       'restore the file from where it was kept, owned by the server''s user and with mode 0600; or SELECT custody.recover_signing_key(''key lost'')'
 FROM problem q CROSS JOIN (VALUES ('A1'), ('A2')) AS p (promise) WHERE q.why IS NOT NULL
 UNION ALL
 SELECT 'generated-key', 'A3', 'weakened', 'the signing key is a file in the data directory (level generated): who has that, or a base backup, or is a superuser, can rewrite what no kept head has seen',
        'no other level is built in this version: keep custody.heads() elsewhere, and base backups as you would keep the key'
 UNION ALL
-SELECT 'unendorsed-key', 'A3', 'weakened', 'this incarnation has a parent whose key did not vouch for its own: history before it is pinned by the old fingerprint alone',
+SELECT 'unendorsed-key', 'A3', 'weakened', 'the present key took over from another that did not vouch for it: history before it is pinned by the old fingerprint alone',
        'give custody.verify(pin) both fingerprints, and keep the new one elsewhere'
-FROM here h WHERE h.parent IS NOT NULL AND NOT EXISTS (SELECT FROM key k WHERE k.predecessor IS NOT NULL)
+FROM here h WHERE EXISTS (SELECT FROM key k WHERE k.predecessor IS NULL AND (k.recovers IS NOT NULL OR h.parent IS NOT NULL))
 UNION ALL
 SELECT 'other-copy', 'A3', 'weakened', 'this is not the database that wrote the log, but a copy, a restored or promoted one; nothing was recorded here yet',
        'the first audited change starts an incarnation; or SELECT custody.new_incarnation(''why'')'

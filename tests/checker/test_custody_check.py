@@ -39,6 +39,9 @@ def run(export, *options):
         sys.stdin = real
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     summary = lines.pop() if lines and "summary" in lines[-1] else None
+    if summary is not None:
+        summary["notices"] = [line["verdict"] for line in lines if line.get("notice")]
+    lines = [line for line in lines if not line.get("notice")]
     return status, lines, summary, err.getvalue()
 
 
@@ -75,13 +78,14 @@ class Export(unittest.TestCase):
                     self.assertEqual(status, 1 if check["findings"] else 0)
                     self.assertEqual(err, "")
                     self.assertEqual(summary["findings"], len(check["findings"]))
+                    self.assertEqual(summary["notices"], check["notices"])
                     self.assertEqual(summary["key_pinned"], check["pin"] is not None)
                     self.assertTrue(all(set(finding) == {*PLACE, "detail"} for finding in findings))
 
     def test_summary(self):
         entries = [r for r in records() if r["record"] == "entry"]
         expected = {
-            "summary": "valid", "entries": len(entries), "findings": 0, "incarnations": 2, "key_pinned": False,
+            "summary": "valid", "entries": len(entries), "findings": 0, "notices": [], "incarnations": 2, "key_pinned": False,
             "chains": len({(e["incarnation"], e["tenant"], e["lane"]) for e in entries}),
             "signatures": sum(e["signs_run"] for e in entries),
         }
@@ -196,10 +200,17 @@ class KnownAnswers(unittest.TestCase):
             self.assertEqual(cc.fingerprint(public), key["fingerprint"])
             self.assertEqual(key["fingerprint"][:16], key["key_id"])
             if key["predecessor"]:
-                message = cc.endorsement_message(key["incarnation"], public)
+                message = cc.endorsement_message(key["incarnation"], public, key.get("from_lsn"))
                 self.assertEqual(message.hex(), key["endorsement_message"])
                 predecessor = bytes.fromhex(by_id[key["predecessor"]]["public_key"])
                 self.assertTrue(cc.verify_strictly(predecessor, bytes.fromhex(key["endorsement"]), message))
+
+    def test_ends(self):
+        by_id = {key["key_id"]: bytes.fromhex(key["public_key"]) for key in self.answers["keys"]}
+        for end in self.each("ends"):
+            message = cc.end_message(end["ended"], end["incarnation"], bytes.fromhex(end["public_key"]), end["until_lsn"])
+            self.assertEqual(message.hex(), end["end_message"])
+            self.assertTrue(cc.verify_strictly(by_id[end["ended_by"]], bytes.fromhex(end["end_signature"]), message))
 
     def test_genesis(self):
         for v in self.each("genesis"):
@@ -326,6 +337,13 @@ class Unreadable(unittest.TestCase):
                     self.assertIn(column, self.refuse(self.changed(column, value)))
         for column, value in {"public_key": "0", "incarnation": None, "fingerprint": "x", "endorsement": 5, "more": 1}.items():
             self.assertIn(column, self.refuse(self.changed(column, value, "key")))
+        life = dict.fromkeys(cc.KEY_LIFE)
+        for column in life:
+            whole = records()
+            whole[0].update({other: None for other in life if other != column})
+            self.assertIn(column, self.refuse(lines_of(whole)), "together or not at all")
+            whole[0][column] = 5 if column not in ("from_lsn", "until_lsn") else "5"
+            self.assertIn(column, self.refuse(lines_of(whole)))
 
     def test_missing_columns(self):
         for column in (*cc.ENTRY, *cc.KEY):

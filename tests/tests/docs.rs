@@ -38,6 +38,15 @@ fn the_page_on_erasure_runs() {
 }
 
 #[test]
+fn the_page_on_keys_runs() {
+    let db = Db::clinic();
+    let mut superuser = db.superuser();
+    blocks(include_str!("../../docs/keys.md")).iter().for_each(|block| superuser.batch(block));
+    assert_eq!(superuser.count("custody.signing_key"), 3);
+    assert_eq!(superuser.count("custody.signing_key WHERE ended = 'revoke'"), 1);
+}
+
+#[test]
 fn the_readme_runs() {
     let db = Db::bare();
     let mut superuser = db.superuser();

@@ -181,6 +181,10 @@ fn a_change_from_before_that_is_recorded_after() {
     s.batch("SELECT pg_advisory_unlock(7)");
     writer.join().unwrap();
     assert_eq!(signers(&mut s, "a"), [k2]);
+    // Its position was raised to where the key begins: its own was before that.
+    assert!(s.one::<bool>(
+        "SELECT e.lsn = k.from_lsn FROM custody.entry e JOIN custody.signing_key k USING (key_id) WHERE e.tenant = 'a'"
+    ));
     finds(&mut s, Some(&pin), "valid", &[]);
 }
 

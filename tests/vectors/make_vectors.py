@@ -92,9 +92,26 @@ class Key:
     def sign(self, hash_):
         return self.private.sign(b"pg_custody/run/v1\0" + bytes.fromhex(hash_)).hex()
 
-    def record(self, incarnation, predecessor=None, endorser=None):
+    def endorsement_message(self, incarnation, from_lsn=None):
+        fields = ("uuid", incarnation), ("bytes", self.public.hex())
+        if from_lsn is None:
+            return preimage("endorse", *fields)
+        return preimage("endorse", *fields, ("integer", from_lsn)).replace(b"/v1\0", b"/v2\0", 1)
+
+    def living(self, incarnation, predecessor=None, from_lsn=None, recovers=None, **more):
+        """The key's record with its life, as exports since 0.2.0 have it."""
+        life = {"from_lsn": from_lsn, "recovers": recovers and recovers.id, "ended": None, "until_lsn": None,
+                "ended_by": None, "end_signature": None}
+        return {**self.record(incarnation, predecessor, from_lsn=from_lsn, **more), **life}
+
+    def end(self, incarnation, ended, until_lsn, by, signer=None):
+        """The members that say where the key ends; `signer` signs, if it is not the key named."""
+        message = preimage(ended, ("uuid", incarnation), ("bytes", self.public.hex()), ("integer", until_lsn))
+        return {"ended": ended, "until_lsn": until_lsn, "ended_by": by.id, "end_signature": (signer or by).private.sign(message).hex()}
+
+    def record(self, incarnation, predecessor=None, endorser=None, from_lsn=None):
         """The key's record; `endorser` signs, if it is not the predecessor."""
-        message = preimage("endorse", ("uuid", incarnation), ("bytes", self.public.hex()))
+        message = self.endorsement_message(incarnation, from_lsn)
         return {
             "record": "key", "key_id": self.id, "incarnation": incarnation, "public_key": self.public.hex(),
             "fingerprint": self.fingerprint, "predecessor": predecessor and predecessor.id,
@@ -160,14 +177,16 @@ def known_answers():
         "description": (
             "Known answers for docs/format.md, version 1, made by make_vectors.py. Bytes are lower-case hex, absent values "
             "are null, integers are exact up to 64 bits (read them as such, not as doubles). fields: section 1. keys: "
-            "section 5, each from its 32-byte Ed25519 seed; endorsement_message is what the predecessor signs. genesis, "
+            "section 5, each from its 32-byte Ed25519 seed; endorsement_message is what the predecessor signs. ends: what "
+            "ended_by signs, and its signature. genesis, "
             "row_digests, actor_digests, entries: sections 3 and 4. Each entry has every column of section 2 as an export "
             "gives it; row_digest, actor_digest, hash and signature are to be recomputed from the others. hash_input is "
             "all that hash is the SHA-256 of. signed_by names the key, and run_message is what it signs. prev_hash is "
             "given: the entries stand alone and form no chain."
         ),
         "fields": [{"type": kind, "value": value, "encoded": enc(kind, value).hex()} for kind, value in fields],
-        "keys": [key_answer(K1, A), key_answer(K2, B, K1), key_answer(K3, A, K2)],
+        "keys": [key_answer(K1, A), key_answer(K2, B, K1), key_answer(K3, A, K2), key_answer(K3, B, K2, 2**40 + 7)],
+        "ends": [end_answer("retire", K1, A, 4711, K3), end_answer("revoke", K2, B, I64_MAX, K3)],
         "genesis": [dict(incarnation=i, tenant=t, lane=n, hash=genesis_of(i, t, n)) for i, t, n in genesis],
         "row_digests": [
             digest(label, dict(row_salt=salt("row", label), row_key=k, old=o, new=n), row_digest_of, "row_digest")
@@ -180,10 +199,15 @@ def known_answers():
     }
 
 
-def key_answer(key, incarnation, predecessor=None):
-    record = key.record(incarnation, predecessor)
+def end_answer(ended, key, incarnation, until_lsn, by):
+    message = preimage(ended, ("uuid", incarnation), ("bytes", key.public.hex()), ("integer", until_lsn))
+    return {"public_key": key.public.hex(), "incarnation": incarnation, **key.end(incarnation, ended, until_lsn, by), "end_message": message.hex()}
+
+
+def key_answer(key, incarnation, predecessor=None, from_lsn=None):
+    record = key.living(incarnation, predecessor, from_lsn) if from_lsn is not None else key.record(incarnation, predecessor)
     del record["record"]
-    message = preimage("endorse", ("uuid", incarnation), ("bytes", key.public.hex())).hex() if predecessor else None
+    message = key.endorsement_message(incarnation, from_lsn).hex() if predecessor else None
     return {"name": key.name, "seed": key.seed.hex(), **record, "endorsement_message": message}
 
 
@@ -347,11 +371,11 @@ def f(verdict, *seqs, chain=C):
     return [dict(verdict=verdict, incarnation=incarnation, tenant=tenant, lane=lane, seq=seq) for seq in seqs]
 
 
-def check(*findings, pin=None, heads=False):
+def check(*findings, pin=None, heads=False, notices=()):
     """What one way to verify a file must find."""
     return {
         "pin": pin and pin.fingerprint, "heads": "../whole.heads.json" if heads else None,
-        "findings": sorted(sum(findings, []), key=lambda x: (x["tenant"] or "", x["incarnation"] or "", x["lane"] or 0, x["seq"] or 0, x["verdict"])),
+        "notices": list(notices), "findings": sorted(sum(findings, []), key=lambda x: (x["tenant"] or "", x["incarnation"] or "", x["lane"] or 0, x["seq"] or 0, x["verdict"])),
     }
 
 
@@ -677,6 +701,144 @@ def endorsed_through_another(log):
     log.keys = [K3.record(A, K2), K2.record(B, K1), K1.record(A)]
     log.append(C, 999, key=K3, new=account(66, 6))
     return [check(), check(pin=K1), check(signed_places_by(log, K1), pin=K2)]
+
+
+# What follows is of keys' lives: K1 signs for A, then K3; entries 12 to 15 of the chain are appended.
+
+
+def rotated(log, recovers=None):
+    """K3 takes over from K1; 12 was in flight and is signed by K1, 13 by K3. Gives the lsns: of 12, of 13."""
+    from_lsn = log.lsn + 10
+    in_flight = log.append(C, 200, key=K1, new=account(20, 1))["lsn"]
+    after = log.append(C, 201, key=K3, new=account(21, 1))["lsn"]
+    log.keys = [K1.living(A), K2.living(B, K1),
+                K3.living(A, None if recovers else K1, from_lsn, recovers)]
+    return in_flight, after
+
+
+@attack
+def key_rotated(log):
+    """No attack: K3 takes over from K1, which signs one more entry that was in flight, and is retired at that one's very lsn."""
+    in_flight, _ = rotated(log)
+    log.keys[0].update(K1.end(A, "retire", in_flight, K3))
+    return [check(), check(pin=K1), check(signed_places_by(log, K1), signed_places_by(log, K2), pin=K3)]
+
+
+@attack
+def key_from_its_very_lsn(log):
+    """No attack: K3 is valid from the lsn of the first entry that it signs."""
+    _, after = rotated(log)
+    log.keys[2] = K3.living(A, K1, after)
+    return [check(), check(pin=K1)]
+
+
+@attack
+def old_entry_resealed(log):
+    """Entry 4 is signed anew with K3, which came later, and so are all after it: the journald defect."""
+    rotated(log)
+    log.at(4)["key_id"] = K3.id
+    seal(log.at(4), K3)
+    rechain(log, 5)
+    return [check(f("key_not_valid", 4)), check(f("key_not_valid", 4), pin=K1)]
+
+
+def rechain(log, first):
+    for e in [e for e in log.chain() if e["seq"] >= first]:
+        e["prev_hash"] = log.at(e["seq"] - 1)["hash"]
+        seal(e, {K1.id: K1, K3.id: K3}.get(e["key_id"]))
+
+
+@attack
+def old_entry_resealed_and_key_backdated(log):
+    """As before, and the record of K3 says that it was valid then: K1 never signed that."""
+    rotated(log)
+    log.at(4)["key_id"] = K3.id
+    seal(log.at(4), K3)
+    rechain(log, 5)
+    log.keys[2]["from_lsn"] = 0
+    return [check(), check(signed_places_by(log, K3), pin=K1)]
+
+
+@attack
+def endorsement_without_its_lsn(log):
+    """K3 has a from_lsn, and an endorsement of the first kind, that does not cover it."""
+    rotated(log)
+    log.keys[2]["endorsement"] = K3.record(A, K1)["endorsement"]
+    return [check(), check(f("key_not_valid", 13), pin=K1)]
+
+
+@attack
+def retired_key_signs_on(log):
+    """K1 is retired, and signs entry 14."""
+    in_flight, _ = rotated(log)
+    log.keys[0].update(K1.end(A, "retire", in_flight, K3))
+    log.append(C, 202, key=K1, new=account(22, 1))
+    return [check(f("key_not_valid", 14)), check(f("key_not_valid", 14), pin=K1)]
+
+
+@attack
+def retired_key_listed_twice(log):
+    """As before, with a second record of K1 that has no end."""
+    in_flight, _ = rotated(log)
+    log.append(C, 202, key=K1, new=account(22, 1))
+    log.keys.append({**log.keys[0], **K1.end(A, "retire", in_flight, K3)})
+    return [check(f("key_not_valid", 14)), check(f("key_not_valid", 14), pin=K1)]
+
+
+@attack
+def end_by_the_key_itself(log):
+    """Ends that do not count: K1 ends itself; K3 is ended by K1, which came before it."""
+    rotated(log)
+    log.keys[0].update(K1.end(A, "retire", 0, K1))
+    log.keys[2].update(K3.end(A, "revoke", 0, K1))
+    return [check(), check(pin=K1)]
+
+
+@attack
+def end_forged(log):
+    """Ends that do not count: signed by another key than is named; and of another incarnation's key."""
+    rotated(log)
+    log.keys[0].update(K1.end(A, "revoke", 0, K3, signer=K2))
+    log.keys[1].update(K2.end(B, "retire", 0, K3))
+    return [check(), check(pin=K1)]
+
+
+@attack
+def end_of_an_unknown_kind(log):
+    """Ends that do not count: no known word; the word exchanged; the lsn exchanged; a member absent."""
+    in_flight, _ = rotated(log)
+    good = K1.end(A, "retire", in_flight, K3)
+    base = log.keys[0]
+    log.append(C, 202, key=K1, new=account(22, 1))
+    log.keys[0] = {**base, **good, "ended": "retired"}
+    log.keys += [{**base, **good, "ended": "revoke"}, {**base, **good, "until_lsn": 0}, {**base, **good, "ended_by": None}]
+    return [check(), check(pin=K1)]
+
+
+@attack
+def end_by_an_untrusted_key(log):
+    """A forger lists K3, which nobody endorses, and has it revoke K1: only who pins nothing believes it."""
+    rotated(log)
+    log.keys[2].update(predecessor=None, endorsement=None)
+    log.keys[0].update(K1.end(A, "revoke", 0, K3))
+    return [check(signed_places_by(log, K1)), check(f("key_not_valid", 13), pin=K1)]
+
+
+@attack
+def key_revoked(log):
+    """K3 revokes K1 as of entry 11: what it signed later is in doubt, and it vouches for nobody."""
+    rotated(log)
+    log.keys[0].update(K1.end(A, "revoke", log.at(11)["lsn"], K3))
+    later = [e for e in log.entries if e["key_id"] == K1.id and e["lsn"] > log.at(11)["lsn"]]
+    late = sum((f("key_not_valid", e["seq"], chain=chain_of(e)) for e in later), [])
+    return [check(late), check(late, signed_places_by(log, K2), signed_places_by(log, K3), pin=K1)]
+
+
+@attack
+def key_recovered(log):
+    """No attack: K1 was lost, and K3 took over; nobody vouches for it. That is a notice, not a finding."""
+    rotated(log, recovers=K1)
+    return [check(notices=["key_recovered"]), check(f("key_not_valid", 13), pin=K1, notices=["key_recovered"])]
 
 
 def signed_places_by(log, key):
@@ -1121,7 +1283,7 @@ def main(directory):
     write("tampered/expected.json", pretty({
         "description": (
             "What a verifier must find in each file: for each check (with this pinned fingerprint or none, with these heads "
-            "or none; paths are relative to this file) exactly these findings, in any order. All else in a file is as in "
+            "or none; paths are relative to this file) exactly these findings, and these notices, in any order. All else in a file is as in "
             "../whole.jsonl. Unless another is named, the chain is (tenant acme, lane 1, incarnation 0192…): 1-3 xid 100, "
             "signed at 3; 4 xid 101, signed; 5-8 xid 102, signed at 6 and 8; 9 xid 103, signed; 10-11 xid 104, signed at 11."
         ),

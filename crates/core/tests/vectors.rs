@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use custody_core::entry::{Entry, actor_digest, genesis, row_digest};
 use custody_core::export::{self, Reader, Record, Unreadable};
-use custody_core::key::{PrivateKey, PublicKey, fingerprint, hex, key_id};
+use custody_core::key::{Ending, PrivateKey, PublicKey, fingerprint, hex, key_id};
 use custody_core::verify::{Head, Report};
 use serde_json::Value;
 use uuid::Uuid;
@@ -73,6 +73,16 @@ fn known_answers() {
             assert!(predecessor.verify_endorsement(incarnation, &public, v["from_lsn"].as_i64(), &endorsement));
         }
     }
+    for v in all["ends"].as_array().unwrap() {
+        let (how, until) = (Ending::named(text(v, "ended").unwrap()).unwrap(), integer(v, "until_lsn"));
+        let public: [u8; 32] = bytes(v, "public_key").unwrap().try_into().unwrap();
+        let (by, incarnation) = (key(text(v, "ended_by").unwrap()), uuid(v, "incarnation").unwrap());
+        let signature = by.end(how, incarnation, &public, until);
+        assert_eq!(Some(&signature[..]), bytes(v, "end_signature").as_deref());
+        let by = PublicKey::from_bytes(&by.public_key()).unwrap();
+        assert!(by.verify_end(how, incarnation, &public, until, &signature));
+        assert!(!by.verify_end(how, incarnation, &public, until - 1, &signature));
+    }
     for v in all["genesis"].as_array().unwrap() {
         let hash = genesis(uuid(v, "incarnation").unwrap(), text(v, "tenant").unwrap(), integer(v, "lane"));
         assert_eq!(Some(&*hex(&hash)), text(v, "hash"));
@@ -131,8 +141,10 @@ fn every_tampered_export_is_found_and_named() {
             let heads = text(check, "heads").map(|path| fs::read(dir.join(path)).unwrap());
             let heads = heads.map_or(Vec::new(), |json| export::read_heads(&json).unwrap());
             type Row = (String, Option<(String, String, i64)>, i64);
-            let found: BTreeSet<Row> = verify(&export, text(check, "pin"), heads)
-                .unwrap()
+            let report = verify(&export, text(check, "pin"), heads).unwrap();
+            let notices: Vec<_> = report.notices.iter().map(|n| n.verdict.to_string()).collect();
+            assert_eq!(serde_json::json!(notices), check["notices"], "{file}");
+            let found: BTreeSet<Row> = report
                 .findings
                 .into_iter()
                 .map(|f| {
