@@ -220,6 +220,9 @@ fn a_rotation_that_is_rolled_back_leaves_nothing() {
     s.batch("BEGIN");
     let made: String = s.one("SELECT custody.rotate_signing_key()");
     assert!(exists(&made));
+    // Meanwhile nobody waits for it, and all sign with the present key.
+    db.superuser().batch(&format!("SET statement_timeout = '10s'; {}", patient(9)));
+    assert_eq!(signers(&mut db.superuser(), "a"), [k1.clone()]);
     s.batch(&format!("{}; ROLLBACK", patient(1)));
     assert!(!exists(&made));
     s.batch(&format!("BEGIN; {}; SAVEPOINT a", patient(1)));
