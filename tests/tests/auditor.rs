@@ -323,3 +323,38 @@ fn a_database_that_was_set_back_is_found_by_its_witness() {
     assert_eq!(gone.0, 1, "a witness that is away fails the anchor, and nothing else");
     assert!(Path::new(&dir.at("w")).exists());
 }
+
+#[test]
+fn a_witness_goes_along_with_a_change_of_key() {
+    let dir = Dir::new("new-key");
+    let db = Db::clinic();
+    let mut session = db.superuser();
+    let key = make_witness(&dir.at("w"), "witness.example/w");
+    let old: String = session.one("SELECT custody.checkpoint_key()");
+    let witness = Witness::start(&dir.at("w"), &[&old]);
+    let anchor = |witness: &Witness, make: &[&str]| {
+        custody(
+            &[&["anchor", "--database", &url(&db), "--witness", &witness.url(), "--witness-key", &key], make].concat(),
+        )
+    };
+    assert_eq!(anchor(&witness, &["--make"]).0, 0);
+    // A transaction that stays prepared keeps the old key valid.
+    session.batch(&format!("BEGIN; INSERT INTO clinic.patients VALUES ('a', 1); PREPARE TRANSACTION 'w_{0}'", db.name));
+    session.batch("SELECT custody.rotate_signing_key()");
+    let (status, text) = anchor(&witness, &[]);
+    assert_eq!(status, 0, "the last note is the old key's alone: {text}");
+    let (status, text) = anchor(&witness, &["--make"]);
+    assert_eq!(status, 0, "both have signed it, and the witness knows one: {text}");
+    session.batch(&format!("COMMIT PREPARED 'w_{}'", db.name));
+    while session.count("custody.signing_key WHERE ended = 'retire'") == 0 {
+        session.batch("CALL custody.checkpoint()");
+    }
+    session.batch("CALL custody.checkpoint()");
+    let (status, text) = anchor(&witness, &["--make"]);
+    assert!(status == 1 && text.contains("status 403"), "a key that it does not know: {text}");
+    drop(witness);
+    let new: String = session.one("SELECT custody.checkpoint_key()");
+    let witness = Witness::start(&dir.at("w"), &[&old, &new]);
+    let (status, text) = anchor(&witness, &["--make"]);
+    assert_eq!(status, 0, "the same log goes on: {text}");
+}

@@ -222,7 +222,7 @@ fn a_rotation_that_is_rolled_back_leaves_nothing() {
     assert!(exists(&made));
     // Meanwhile nobody waits for it, and all sign with the present key.
     db.superuser().batch(&format!("SET statement_timeout = '10s'; {}", patient(9)));
-    assert_eq!(signers(&mut db.superuser(), "a"), [k1.clone()]);
+    assert_eq!(signers(&mut db.superuser(), "a"), *std::slice::from_ref(&k1));
     s.batch(&format!("{}; ROLLBACK", patient(1)));
     assert!(!exists(&made));
     s.batch(&format!("BEGIN; {}; SAVEPOINT a", patient(1)));
