@@ -314,7 +314,7 @@ impl Error {
                 format!("{path}: {why}."),
                 "Restore the file from where it was kept, owned by the server's user and with mode 0600; or, if it is lost, SELECT custody.recover_signing_key('why').".into(),
             ),
-            Self::KeyStays { what, why, hint } => ("UC080", format!("the signing key is not {what}"), why, hint.into()),
+            Self::KeyStays { what, why, hint } => ("UC037", format!("the signing key is not {what}"), why, hint.into()),
             Self::TooLarge { bytes } => (
                 "UC035",
                 format!("the row is too large to be recorded: its image would take {bytes} bytes"),

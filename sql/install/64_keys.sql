@@ -10,11 +10,11 @@ COMMENT ON FUNCTION custody.retire_signing_keys() IS 'Ends the keys that were re
 
 CREATE FUNCTION custody.revoke_signing_key(key_id text, checkpoint bigint, reason text) RETURNS pg_lsn
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_revoke_signing_key';
-COMMENT ON FUNCTION custody.revoke_signing_key(text, bigint, text) IS 'Ends a key that is in the wrong hands as of a checkpoint, by its counter: what the key signed later is not valid, and it vouches for no other key. Returns the last position at which it is valid. Pin the present key''s fingerprint as well. Errors: UC080 the key is the present one, unknown, or revoked already; there is no such checkpoint';
+COMMENT ON FUNCTION custody.revoke_signing_key(text, bigint, text) IS 'Ends a key that is in the wrong hands as of a checkpoint, by its counter: what the key signed later is not valid, and it vouches for no other key. Returns the last position at which it is valid. Pin the present key''s fingerprint as well. Errors: UC037 the key is the present one, unknown, or revoked already; there is no such checkpoint';
 
 CREATE FUNCTION custody.recover_signing_key(reason text) RETURNS text
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'custody_recover_signing_key';
-COMMENT ON FUNCTION custody.recover_signing_key(text) IS 'Makes a new signing key in place of one whose private half is lost, and returns its fingerprint. Nothing vouches for it: pin it as well; custody.verify() says key_recovered. With custody.recover_lost_key, a change of an audited table does it by itself. Errors: UC080 the present key can be read';
+COMMENT ON FUNCTION custody.recover_signing_key(text) IS 'Makes a new signing key in place of one whose private half is lost, and returns its fingerprint. Nothing vouches for it: pin it as well; custody.verify() says key_recovered. With custody.recover_lost_key, a change of an audited table does it by itself. Errors: UC037 the present key can be read';
 
 REVOKE ALL ON FUNCTION custody.rotate_signing_key(), custody.retire_signing_keys(), custody.revoke_signing_key(text, bigint, text), custody.recover_signing_key(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION custody.rotate_signing_key(), custody.retire_signing_keys(), custody.revoke_signing_key(text, bigint, text), custody.recover_signing_key(text) TO custody_admin;

@@ -334,7 +334,11 @@ fn a_witness_goes_along_with_a_change_of_key() {
     let witness = Witness::start(&dir.at("w"), &[&old]);
     let anchor = |witness: &Witness, make: &[&str]| {
         custody(
-            &[&["anchor", "--database", &url(&db), "--witness", &witness.url(), "--witness-key", &key], make].concat(),
+            &[
+                &["anchor", "--database", &url(&db, "postgres"), "--witness", &witness.url(), "--witness-key", &key],
+                make,
+            ]
+            .concat(),
         )
     };
     assert_eq!(anchor(&witness, &["--make"]).0, 0);

@@ -350,9 +350,9 @@ fn a_compromised_key_is_revoked_from_a_checkpoint_on() {
     s.batch("CALL custody.checkpoint()");
     s.batch(&patient(2));
     s.batch("CALL custody.checkpoint()");
-    assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', 0, 'stolen')")), "UC080", "it signs");
+    assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', 0, 'stolen')")), "UC037", "it signs");
     s.batch("BEGIN; SELECT custody.rotate_signing_key()");
-    assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', 0, 'stolen')")), "UC080", "it signs here");
+    assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', 0, 'stolen')")), "UC037", "it signs here");
     s.batch("ROLLBACK");
     let k2 = rotate(&mut s);
     for wrong in [
@@ -361,12 +361,12 @@ fn a_compromised_key_is_revoked_from_a_checkpoint_on() {
         "'0123456789abcdef', 0, 'x'".into(),
         format!("'{k2}', 0, 'x'"),
     ] {
-        assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key({wrong})")), "UC080", "{wrong}");
+        assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key({wrong})")), "UC037", "{wrong}");
     }
     assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', NULL, 'x')")), "UC013");
     s.batch(&patient(3));
     s.batch(&format!("SELECT custody.revoke_signing_key('{k1}', 0, 'a stolen backup')"));
-    assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', 1, 'x')")), "UC080", "it ended earlier");
+    assert_eq!(s.fails(&format!("SELECT custody.revoke_signing_key('{k1}', 1, 'x')")), "UC037", "it ended earlier");
     // What it signed after the checkpoint is in doubt: an entry, the change of key itself, and the second checkpoint.
     let system: i64 = s.one("SELECT seq FROM custody.entry WHERE op = 'KEY' AND new LIKE '%rotate%'");
     let doubt = ["key_not_valid /".to_owned() + &system.to_string(), "key_not_valid a/2".to_owned()];
@@ -401,7 +401,7 @@ fn a_lost_key_is_followed_by_another() {
     s.batch(&patient(1));
     let k1 = current(&mut s);
     let first = fingerprint(&mut s, &k1);
-    assert_eq!(s.fails("SELECT custody.recover_signing_key('x')"), "UC080", "it is not lost");
+    assert_eq!(s.fails("SELECT custody.recover_signing_key('x')"), "UC037", "it is not lost");
     std::fs::remove_file(file(&mut s, &k1)).unwrap();
     // Who has it in memory goes on; who has not, as a plain role too, begins another.
     s.batch(&patient(2));
@@ -526,7 +526,7 @@ fn only_an_administrator_changes_keys() {
     let mut admin = db.session(&admin);
     admin.batch("SELECT custody.rotate_signing_key()");
     admin.batch("SELECT custody.retire_signing_keys()");
-    assert_eq!(admin.fails("SELECT custody.recover_signing_key('x')"), "UC080");
+    assert_eq!(admin.fails("SELECT custody.recover_signing_key('x')"), "UC037");
     assert_ne!(current(&mut s), k1);
     s.assert_valid();
 }

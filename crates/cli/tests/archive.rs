@@ -213,8 +213,7 @@ fn large(path: &str, entries: u64) -> String {
         key_id: key.key_id().into(),
         incarnation,
         public_key: key.public_key().into(),
-        predecessor: None,
-        endorsement: None,
+        ..KeyRecord::default()
     };
     let mut out = zstd::Encoder::new(fs::File::create(path).unwrap(), 1).unwrap();
     out.write_all(key_line(&record).as_bytes()).unwrap();
