@@ -208,7 +208,11 @@ impl Session {
         let mut findings: Vec<String> = rows[1..]
             .iter()
             .map(|r| match r.get::<_, Option<i64>>(3) {
-                Some(seq) => format!("{} {}/{seq}", r.get::<_, String>(0), r.get::<_, String>(1)),
+                // A checkpoint has no tenant.
+                Some(seq) => {
+                    let tenant = r.get::<_, Option<String>>(1);
+                    format!("{} {}/{seq}", r.get::<_, String>(0), tenant.as_deref().unwrap_or("checkpoint"))
+                }
                 None => r.get::<_, String>(0),
             })
             .collect();

@@ -1,11 +1,8 @@
 //! The tool `custody` beside a database: what an auditor, and another organisation, can hold against it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use custody_tests::tool::{Dir, TOOL, custody, url};
+use custody_tests::tool::{Dir, Witness, custody, make_witness, url};
 use custody_tests::{Db, Session};
 use serde_json::Value;
 
@@ -74,63 +71,6 @@ fn an_auditor_with_three_files_and_a_fingerprint() {
     assert_eq!(custody(&["diff-log", &log, &more]).0, 0);
     assert_eq!(custody(&["diff-log", &more, &log]).0, 1);
     std::fs::remove_dir_all(&dir).unwrap();
-}
-
-/// A witness that runs until this is dropped.
-struct Witness {
-    process: Child,
-    address: String,
-}
-
-impl Witness {
-    fn start(dir: &str, logs: &[&str]) -> Self {
-        let mut command = Command::new(TOOL);
-        command
-            .args(["witness", "serve", dir, "--listen", "127.0.0.1:0"])
-            .args(logs.iter().flat_map(|log| ["--log", log]));
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        let address = line.trim().rsplit("http://").next().unwrap_or_default().to_owned();
-        assert!(address.starts_with("127.0.0.1:"), "{line}");
-        // Nobody reads the rest, and a full pipe would stop it.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Self { process, address }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// A request as raw bytes: the status, the head and the body of the answer.
-    fn request(&self, head: &str, body: &[u8]) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "{head} HTTP/1.1\r\nHost: w\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())
-            .unwrap();
-        stream.write_all(body).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), head.to_owned(), body.to_owned())
-    }
-
-    fn add(&self, body: &str) -> (u16, String, String) {
-        self.request("POST /add-checkpoint", body.as_bytes())
-    }
-}
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn make_witness(dir: &str, name: &str) -> String {
-    let (status, key) = custody(&["witness", "init", dir, "--name", name]);
-    assert_eq!(status, 0, "{key}");
-    key.trim().to_owned()
 }
 
 #[test]

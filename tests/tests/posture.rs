@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use custody_harness::{Cluster, SUPERUSER, must};
@@ -473,29 +472,7 @@ fn each_cause_flips_its_promise_and_back() {
 
 /// A standby answers, and says what it is.
 fn standby(c: &mut Clinic) {
-    let dir = PathBuf::from(format!("/tmp/custody-posture-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    must(Command::new("chmod").arg("777").arg(&dir)).unwrap();
-    let data = dir.join("data").display().to_string();
-    let socket = c.cluster.socket().display().to_string();
-    must(c.cluster.installation().program("pg_basebackup").args([
-        "--host",
-        &socket,
-        "--username",
-        SUPERUSER,
-        "--pgdata",
-        &data,
-        "--write-recovery-conf",
-        "--checkpoint=fast",
-        "--wal-method=stream",
-    ]))
-    .unwrap();
-    let conf = Path::new(&data).join("postgresql.auto.conf");
-    let mut text = std::fs::read_to_string(&conf).unwrap();
-    text += &format!("unix_socket_directories = '{}'\n", dir.display());
-    std::fs::write(&conf, text).unwrap();
-    let standby = Cluster::existing(c.cluster.installation(), &dir);
-    standby.start().unwrap();
+    let standby = c.cluster.standby("s1").unwrap();
     let ask = |user: &str| posture(&mut Session(standby.connect("postgres", user).unwrap()));
     let mut expected = posture(&mut c.s);
     expected.insert("A1".into(), ("weakened".into(), BTreeSet::from(["recovery".to_owned()])));
@@ -508,9 +485,6 @@ fn standby(c: &mut Clinic) {
     assert!(!promoted["A1"].1.contains("recovery") && promoted["A3"].1.contains("other-copy"), "{promoted:#?}");
     run(&mut s, &documented("other-copy"));
     assert!(!ask("clinic_auditor")["A3"].1.contains("other-copy"));
-    drop(s);
-    standby.stop().unwrap();
-    std::fs::remove_dir_all(&dir).unwrap();
     c.seen.insert("recovery".into());
 }
 

@@ -1,7 +1,5 @@
 //! Incarnations: a restored dump, a copied database and a promoted standby are other lives, which never extend their parent's chains.
 
-use std::process::Command;
-
 use custody_harness::{Cluster, SUPERUSER, must};
 use custody_tests::{Db, Session, installation};
 
@@ -79,30 +77,7 @@ fn a_promoted_standby_starts_a_life_of_its_own() {
     let primary = Cluster::temporary(&installation, &["fsync = off"]).unwrap();
     let mut s = Session(primary.connect("postgres", SUPERUSER).unwrap());
     s.batch("CREATE EXTENSION pg_custody; CREATE TABLE t (id int PRIMARY KEY); SELECT custody.audit('t'); INSERT INTO t VALUES (1)");
-    let dir = std::path::PathBuf::from(format!("/tmp/custody-standby-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    // pg_basebackup writes as whoever runs it: the server's user, who must own the directory.
-    let socket = primary.socket().display().to_string();
-    must(Command::new("chmod").arg("777").arg(&dir)).unwrap();
-    let data = dir.join("data").display().to_string();
-    must(installation.program("pg_basebackup").args([
-        "--host",
-        &socket,
-        "--username",
-        SUPERUSER,
-        "--pgdata",
-        &data,
-        "--write-recovery-conf",
-        "--checkpoint=fast",
-        "--wal-method=stream",
-    ]))
-    .unwrap();
-    let conf = std::path::Path::new(&data).join("postgresql.auto.conf");
-    let mut text = std::fs::read_to_string(&conf).unwrap();
-    text += &format!("unix_socket_directories = '{}'\n", dir.display());
-    std::fs::write(&conf, text).unwrap();
-    let standby = Cluster::existing(&installation, &dir);
-    standby.start().unwrap();
+    let standby = primary.standby("s1").unwrap();
     let mut b = Session(standby.connect("postgres", SUPERUSER).unwrap());
     // Nor can it be probed, which is to attempt writes.
     assert_eq!(b.fails("SELECT custody.probe('pg_class')"), "UC045");
@@ -117,6 +92,4 @@ fn a_promoted_standby_starts_a_life_of_its_own() {
     );
     let text = summary(&mut b);
     assert!(text.contains("inherited"), "{text}");
-    standby.stop().unwrap();
-    std::fs::remove_dir_all(dir).unwrap();
 }

@@ -53,6 +53,11 @@ impl Installation {
         command
     }
 
+    /// Where its programs are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// A client program, as whoever runs this.
     pub fn client(&self, name: &str) -> Command {
         Command::new(self.bin.join(name))
@@ -103,6 +108,91 @@ impl Cluster {
     pub fn lasting(installation: &Installation, dir: &Path, settings: &[&str]) -> Result<Self> {
         fs::create_dir_all(dir)?;
         Self::create(installation, dir, settings, true)
+    }
+
+    /// A copy of this running cluster under a new temporary directory, by pg_basebackup, not started yet.
+    pub fn base_backup(&self, arguments: &[&str]) -> Result<Self> {
+        let copy = self.empty()?;
+        must(
+            self.installation
+                .program("pg_basebackup")
+                .arg("--host")
+                .arg(&self.dir)
+                .args(["--username", SUPERUSER, "--checkpoint=fast", "--wal-method=stream", "--no-sync"])
+                .args(arguments)
+                .arg("--pgdata")
+                .arg(copy.data()),
+        )?;
+        copy.at_home()?;
+        Ok(copy)
+    }
+
+    /// A standby that streams from this cluster, started. It calls itself `name`, for `synchronous_standby_names`.
+    pub fn standby(&self, name: &str) -> Result<Self> {
+        let standby = self.base_backup(&["--write-recovery-conf"])?;
+        let socket = self.dir.display();
+        standby.set(&[&format!(
+            "primary_conninfo = 'host={socket} port={} user={SUPERUSER} application_name={name}'",
+            self.port
+        )])?;
+        standby.start()?;
+        Ok(standby)
+    }
+
+    /// A copy of the data directory as it lies there, under a new temporary directory, not started. The server must not be running.
+    pub fn cold_copy(&self) -> Result<Self> {
+        let copy = self.empty()?;
+        must(Command::new("cp").arg("-a").arg(self.data()).arg(copy.data()))?;
+        copy.at_home()?;
+        Ok(copy)
+    }
+
+    /// Recovers a base backup to a target (`recovery_target_xid = '…'`) with the WAL that `source` has kept, and waits for the end of
+    /// recovery. `source` needs a `wal_keep_size`.
+    pub fn recover(&self, source: &Cluster, target: &str) -> Result<()> {
+        let restore = format!("restore_command = 'cp {}/pg_wal/%f %p'", source.data().display());
+        self.set(&[&restore, target, "recovery_target_action = 'promote'"])?;
+        fs::write(self.data().join("recovery.signal"), "")?;
+        self.installation.hand_over(&self.dir)?;
+        self.start()?;
+        self.recovered()
+    }
+
+    /// Promotes a standby, and waits until it writes.
+    pub fn promote(&self) -> Result<()> {
+        self.pg_ctl(&["--wait", "promote"])?;
+        self.recovered()
+    }
+
+    fn recovered(&self) -> Result<()> {
+        let begun = Instant::now();
+        while self.connect("postgres", SUPERUSER)?.query_one("SELECT pg_is_in_recovery()", &[])?.get(0) {
+            if begun.elapsed() > Duration::from_secs(60) {
+                return Err(format!("recovery does not end\n{}", self.log_tail()).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Appends settings, which hold from the next start on, or reload.
+    pub fn set(&self, settings: &[&str]) -> Result<()> {
+        let file = self.data().join("postgresql.auto.conf");
+        let text = fs::read_to_string(&file)? + &settings.join("\n") + "\n";
+        Ok(fs::write(&file, text)?)
+    }
+
+    /// A place for another cluster.
+    fn empty(&self) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("custody-").tempdir_in("/tmp")?.keep();
+        self.installation.hand_over(&dir)?;
+        Ok(Self { installation: self.installation.clone(), dir, port: self.port, keep: false })
+    }
+
+    /// Takes a copied configuration to where this cluster is.
+    fn at_home(&self) -> Result<()> {
+        self.set(&[&format!("unix_socket_directories = '{}'", self.dir.display())])?;
+        self.installation.hand_over(&self.dir)
     }
 
     /// A cluster that `lasting` made before.

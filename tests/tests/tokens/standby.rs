@@ -1,9 +1,8 @@
 //! Tokens on a hot standby.
 
 use super::*;
-use custody_harness::{Cluster, SUPERUSER, must};
+use custody_harness::{Cluster, SUPERUSER};
 use custody_tests::installation;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -18,28 +17,7 @@ fn a_standby_takes_tokens_and_revocations_but_none_that_hold_once() {
     );
     add_key(&mut s, "ES256", "k", "");
     add_key(&mut s, "EdDSA", "once", ", single_use => true");
-    let dir = std::path::PathBuf::from(format!("/tmp/custody-token-standby-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    must(Command::new("chmod").arg("777").arg(&dir)).unwrap();
-    let data = dir.join("data").display().to_string();
-    let socket = primary.socket().display().to_string();
-    let arguments = [
-        "--host",
-        &socket,
-        "--username",
-        SUPERUSER,
-        "--pgdata",
-        &data,
-        "--write-recovery-conf",
-        "--checkpoint=fast",
-        "--wal-method=stream",
-    ];
-    must(installation.program("pg_basebackup").args(arguments)).unwrap();
-    let conf = std::path::Path::new(&data).join("postgresql.auto.conf");
-    let text = std::fs::read_to_string(&conf).unwrap() + &format!("unix_socket_directories = '{}'\n", dir.display());
-    std::fs::write(&conf, text).unwrap();
-    let standby = Cluster::existing(&installation, &dir);
-    standby.start().unwrap();
+    let standby = primary.standby("s1").unwrap();
 
     let mut app = Session(standby.connect("postgres", "app").unwrap());
     begin(&mut app, &token("ES256", "k", json!({})));
@@ -64,7 +42,4 @@ fn a_standby_takes_tokens_and_revocations_but_none_that_hold_once() {
         std::thread::sleep(Duration::from_millis(20));
     };
     assert_eq!(custody_tests::state(&error), "UC071");
-    drop(app);
-    standby.stop().unwrap();
-    std::fs::remove_dir_all(dir).unwrap();
 }
