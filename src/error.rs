@@ -99,6 +99,9 @@ pub enum Error {
     CannotCheckpoint {
         why: &'static str,
     },
+    InRecovery {
+        what: &'static str,
+    },
     NoSuchSeverity {
         severity: String,
     },
@@ -293,7 +296,7 @@ impl Error {
                 "UC030",
                 format!("{table} is not registered for audit"),
                 "Its capture trigger was not put there by custody.audit, so nothing may be written to the log for it.".into(),
-                "Drop the trigger, or SELECT custody.audit(…) the table.".into(),
+                "SELECT custody.audit(…) the table, or drop the trigger. While a dump's data is being restored by itself, the registry must come first: pg_restore --data-only --schema=custody, then --data-only --exclude-schema=custody (docs/lives.md).".into(),
             ),
             Self::AppendOnly { what } => (
                 "UC031",
@@ -402,6 +405,12 @@ impl Error {
                 "no checkpoint can be made here".into(),
                 why.into(),
                 "CALL custody.checkpoint() outside of a transaction block.".into(),
+            ),
+            Self::InRecovery { what } => (
+                "UC059",
+                format!("{what} on a standby"),
+                "It has to be written down, and this server only follows another.".into(),
+                "Do it on the primary. Verification, coverage and reading work here too.".into(),
             ),
             Self::Internal { what } => (
                 "UC099",

@@ -8,9 +8,11 @@ CREATE TABLE custody.incarnation (
   timeline          integer NOT NULL,
   database_oid      oid NOT NULL,
   database_name     text NOT NULL,
-  reason            text NOT NULL
+  reason            text NOT NULL,
+  in_doubt          jsonb NOT NULL DEFAULT '[]'
 );
 COMMENT ON TABLE custody.incarnation IS 'Each life of this database: a restore, a copy or a promotion starts a new one, and never extends its parent''s chains';
+COMMENT ON COLUMN custody.incarnation.in_doubt IS 'The transactions of the life before that held a lane when this one began, prepared ones above all: lane, xid and gid of each. What they commit belongs to the life before';
 
 CREATE TABLE custody.instance (
   only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),

@@ -11,6 +11,8 @@ CREATE TABLE custody.verifications (
 COMMENT ON TABLE custody.verifications IS 'What each custody.run_verification() found. It is the database''s own word, which whoever controls it can change: keep what must be believed outside';
 COMMENT ON COLUMN custody.verifications.findings IS 'The first 1000 findings, as custody.verify() gives them';
 SELECT pg_catalog.pg_extension_config_dump('custody.verifications', '');
+-- Else a restored database would begin again at 1, and its first verification fail on what it inherited.
+SELECT pg_catalog.pg_extension_config_dump('custody.verifications_id_seq', '');
 GRANT SELECT ON custody.verifications TO custody_auditor;
 
 CREATE FUNCTION custody.run_verification(pin text DEFAULT NULL, heads jsonb DEFAULT NULL, checkpoints text[] DEFAULT NULL) RETURNS text

@@ -42,6 +42,9 @@ COMMENT ON COLUMN custody.signing_key.recovers IS 'The lost key that it took ove
 COMMENT ON COLUMN custody.signing_key.until_lsn IS 'The last position at which it is valid, signed by ended_by';
 COMMENT ON COLUMN custody.signing_key.overlap IS 'Transactions before this one may still sign with it, though it was replaced';
 --@ 64_keys.sql
+-- Lives: what was in doubt when one began.
+ALTER TABLE custody.incarnation ADD COLUMN in_doubt jsonb NOT NULL DEFAULT '[]';
+COMMENT ON COLUMN custody.incarnation.in_doubt IS 'The transactions of the life before that held a lane when this one began, prepared ones above all: lane, xid and gid of each. What they commit belongs to the life before';
 
 -- Evidence: checkpoints. Verification takes notes from outside.
 DROP FUNCTION custody.verify(text, jsonb, text);

@@ -52,6 +52,9 @@ sql_functions! {
     };
     custody_new_incarnation, pg_finfo_custody_new_incarnation => |call: &mut Call| {
         let reason: String = call.required(0, "reason")?;
+        if session::in_recovery() {
+            return Err(Error::InRecovery { what: "no incarnation can begin" });
+        }
         lane::lock_incarnation();
         let (id, _) = start(written()?, &reason)?;
         // What this transaction recorded before stays in the old life; the next one begins in the new.
@@ -132,6 +135,7 @@ fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
     let parents_key = parent.map(key::current).transpose().ok().flatten();
     let relatives = parent.map_or(Ok(Vec::new()), key::registered)?;
     let made = key::make(id, parents_key.as_deref(), &relatives, None)?;
+    let in_doubt = in_doubt()?;
     let fingerprint = fingerprint(&made.public_key);
     let (system, timeline, database) = session::instance();
     let as_pgrx = |u: Uuid| pgrx::Uuid::from_bytes(*u.as_bytes());
@@ -153,6 +157,12 @@ fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
              ON CONFLICT ON CONSTRAINT instance_pkey DO UPDATE SET incarnation = excluded.incarnation",
             &[as_pgrx(id).into()],
         )?;
+        if in_doubt != "[]" && lists_in_doubt()? {
+            spi::run(
+                "UPDATE custody.incarnation SET in_doubt = $2::pg_catalog.jsonb WHERE id OPERATOR(pg_catalog.=) $1",
+                &[as_pgrx(id).into(), in_doubt.as_str().into()],
+            )?;
+        }
         scan::our_table("instance").into_iter().for_each(session::invalidate);
         let knows_keys = scan::instance()?.is_some_and(|i| i.knows_keys);
         if knows_keys {
@@ -191,7 +201,68 @@ fn start(parent: Option<Uuid>, reason: &str) -> Result<(Uuid, String)> {
     }
     new.push_str(",\"reason\":");
     json::push_string(&mut new, reason);
-    new.push_str(&format!(",\"key_id\":\"{}\",\"public_key\":\"{}\"}}", made.key_id, hex(&made.public_key)));
+    new.push_str(&format!(
+        ",\"key_id\":\"{}\",\"public_key\":\"{}\",\"in_doubt\":{in_doubt}}}",
+        made.key_id,
+        hex(&made.public_key)
+    ));
     transaction::record([Record::system("INCARNATION", None, new)])?;
     Ok((id, fingerprint))
+}
+
+/// The other transactions that hold a lane now, as JSON: prepared ones, of which nobody knows yet how they end, and with
+/// `custody.new_incarnation` such as are open. What they recorded, and will commit or not, is the old life's.
+fn in_doubt() -> Result<String> {
+    // A lane's lock as pg_locks shows it (src/pg/lane.rs). A prepared transaction has no process, but the lock on its own id. That has
+    // 32 bits there; the whole id is the one next to now's.
+    const IN_DOUBT: &str = "
+        WITH now AS (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text::pg_catalog.int8 AS xid),
+        held AS (
+          SELECT l.objid::pg_catalog.int8 AS lane, x.transactionid::pg_catalog.text::pg_catalog.int8 AS xid
+          FROM pg_catalog.pg_locks l
+          JOIN pg_catalog.pg_locks x ON x.locktype = 'transactionid' AND x.granted AND x.mode = 'ExclusiveLock'
+                                    AND x.virtualtransaction = l.virtualtransaction AND x.pid IS NOT DISTINCT FROM l.pid
+          WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objsubid = $1
+            AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid())
+        SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('lane', h.lane, 'xid', n.xid + ((h.xid - n.xid + 2147483648) & 4294967295) - 2147483648, 'gid', p.gid)
+                                            ORDER BY h.lane), '[]')::text
+        FROM held h CROSS JOIN now n LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction::text = h.xid::text";
+    let found = spi::rows(IN_DOUBT, &[lane::AS_LISTED.into()], |row| row.get::<String>(1))?;
+    Ok(found.into_iter().flatten().next().unwrap_or_else(|| "[]".into()))
+}
+
+/// Whether the record of a life says what was in doubt: not in a database of 0.1.0 that is not upgraded yet.
+fn lists_in_doubt() -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = 'custody.incarnation'::pg_catalog.regclass AND a.attname = 'in_doubt')";
+    Ok(spi::rows(sql, &[], |row| row.get::<bool>(1))?.pop().flatten().unwrap_or(false))
+}
+
+/// How many transactions were in doubt when lives of this database began; and how many of those have committed since, and are still open.
+pub fn doubts() -> Result<[i64; 3]> {
+    if !lists_in_doubt()? {
+        return Ok([0; 3]);
+    }
+    // One that is prepared for long is listed by several lives, and is in the chains of one before them. Of transactions of other
+    // clusters, which dumps bring along, nobody here knows more than what is in the log.
+    const DOUBTS: &str = "
+        WITH RECURSIVE before (life, earlier) AS (
+          SELECT i.id, i.parent FROM custody.incarnation i WHERE i.in_doubt <> '[]' AND i.parent IS NOT NULL
+          UNION
+          SELECT b.life, i.parent FROM before b JOIN custody.incarnation i ON i.id = b.earlier WHERE i.parent IS NOT NULL),
+        doubt AS (
+          SELECT i.system_identifier, (d ->> 'xid')::pg_catalog.xid8 AS xid, (d ->> 'lane')::pg_catalog.int4 AS lane, pg_catalog.array_agg(i.id) AS lives
+          FROM custody.incarnation i CROSS JOIN LATERAL pg_catalog.jsonb_array_elements(i.in_doubt) d GROUP BY 1, 2, 3),
+        outcome AS (
+          SELECT EXISTS (SELECT FROM custody.entry e JOIN before b ON b.earlier = e.incarnation
+                         WHERE b.life = ANY (d.lives) AND e.lane = d.lane AND e.xid = d.xid) AS committed,
+                 CASE WHEN d.system_identifier <> $1 THEN NULL
+                      WHEN d.xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) THEN 'in progress'
+                      ELSE pg_catalog.pg_xact_status(d.xid) END AS status
+          FROM doubt d)
+        SELECT count(*), count(*) FILTER (WHERE o.committed), count(*) FILTER (WHERE NOT o.committed AND o.status = 'in progress') FROM outcome o";
+    let found = spi::rows(DOUBTS, &[session::system_identifier().into()], |row| {
+        Ok([1, 2, 3].map(|n| row.get::<i64>(n).ok().flatten().unwrap_or(0)))
+    })?;
+    Ok(found.into_iter().next().unwrap_or_default())
 }

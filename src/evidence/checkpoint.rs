@@ -20,6 +20,7 @@ use crate::sql_functions;
 
 sql_functions! {
     custody_checkpoint_begin, pg_finfo_custody_checkpoint_begin => |_| {
+        not_in_recovery()?;
         // A database that was copied or promoted starts its new life here rather than in the leaf's transaction, which must hold no lane.
         if incarnation::is_due()? {
             incarnation::current()?;
@@ -31,7 +32,16 @@ sql_functions! {
     custody_checkpoint_sign, pg_finfo_custody_checkpoint_sign => |_: &mut Call| Ok(data::text(&sign()?));
 }
 
+/// A standby makes no checkpoints: those of its primary arrive here.
+fn not_in_recovery() -> Result<()> {
+    match session::in_recovery() {
+        true => Err(Error::InRecovery { what: "no checkpoint can be made" }),
+        false => Ok(()),
+    }
+}
+
 fn append_leaf() -> Result<u64> {
+    not_in_recovery()?;
     if transaction::is_recording() || incarnation::is_due()? {
         return Err(Error::CannotCheckpoint {
             why: "This transaction has recorded changes, or the database has just become another one.",
@@ -167,6 +177,7 @@ fn store(leaf: &Leaf, tenants: &[&TenantHeads]) -> Result<()> {
 }
 
 fn sign() -> Result<String> {
+    not_in_recovery()?;
     if session::has_written() {
         return Err(Error::CannotCheckpoint {
             why: "This transaction has written: what it signs might be rolled back with it.",
@@ -181,6 +192,13 @@ fn sign() -> Result<String> {
     }
     if size == 0 {
         return Err(Error::CannotCheckpoint { why: "There is no leaf yet: CALL custody.checkpoint() makes one." });
+    }
+    // Who cancels a commit's wait for the standbys has committed all the same: that the leaf can be seen says nothing.
+    commit_durably()?;
+    if !session::standbys_have_what_is_here() {
+        return Err(Error::CannotCheckpoint {
+            why: "The standbys that commits wait for have not confirmed the leaf: after a failover it might never have been.",
+        });
     }
     let origin = tlog::origin(incarnation);
     let root = merkle::root(&Stored(incarnation), size)?;
@@ -199,7 +217,6 @@ fn sign() -> Result<String> {
             Err(e) => return Err(e),
         }
     }
-    commit_durably()?;
     spi::run(
         "INSERT INTO custody.checkpoint_note (incarnation, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         &[as_pgrx(incarnation).into(), (size as i64).into(), note.as_str().into()],

@@ -5,6 +5,9 @@ use pgrx::pg_sys;
 /// Tells our locks from those of pg_advisory_lock, which uses 1 and 2.
 pub const FIELD4: u16 = 0xC057;
 
+/// The same as pg_locks shows it, in its column objsubid.
+pub const AS_LISTED: i16 = FIELD4 as i16;
+
 /// The name of one of our locks in this database: of a kind, and a number within it.
 fn tag(kind: u32, number: u32) -> pg_sys::LOCKTAG {
     pg_sys::LOCKTAG {

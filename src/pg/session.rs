@@ -62,6 +62,27 @@ pub fn flush_wal() {
     }
 }
 
+/// Waits until the standbys that commits wait for have on disk what is on disk here. False if they have not: somebody cancelled the
+/// wait, after which PostgreSQL goes on as if they had.
+///
+/// synchronous_commit must be on, or remote_apply.
+pub fn standbys_have_what_is_here() -> bool {
+    // SAFETY: reads settings and shared state, each value in one piece. While it waits, interrupts must be held, as at a commit; it
+    // looks after them itself.
+    unsafe {
+        let names = data::string(pg_sys::SyncRepStandbyNames).unwrap_or_default();
+        if names.is_empty() || pg_sys::max_wal_senders == 0 {
+            return true;
+        }
+        let flushed = pg_sys::GetFlushRecPtr(std::ptr::null_mut());
+        pg_sys::InterruptHoldoffCount += 1;
+        pg_sys::SyncRepWaitForLSN(flushed, true);
+        pg_sys::InterruptHoldoffCount -= 1;
+        let confirmed = &raw const (*pg_sys::WalSndCtl).lsn[pg_sys::SYNC_REP_WAIT_FLUSH as usize];
+        flushed <= confirmed.read_volatile()
+    }
+}
+
 /// Whether each command of this transaction sees what others have committed until then.
 pub fn reads_committed() -> bool {
     // SAFETY: reads transaction state.
@@ -164,10 +185,16 @@ pub fn application_name() -> Option<String> {
 /// What tells this copy of the database from others: system identifier, timeline, database oid.
 pub type Instance = (i64, i32, pg_sys::Oid);
 
+/// Which cluster this is, and whatever was copied from its disk.
+pub fn system_identifier() -> i64 {
+    // SAFETY: reads shared state, set when the server started.
+    unsafe { pg_sys::GetSystemIdentifier() as i64 }
+}
+
 /// Which copy of the database this is.
 pub fn instance() -> Instance {
     // SAFETY: reads shared and session state; not called in recovery.
-    unsafe { (pg_sys::GetSystemIdentifier() as i64, pg_sys::GetWALInsertionTimeLine() as i32, pg_sys::MyDatabaseId) }
+    unsafe { (system_identifier(), pg_sys::GetWALInsertionTimeLine() as i32, pg_sys::MyDatabaseId) }
 }
 
 /// Whether every session has the library from its beginning, by the server's settings.

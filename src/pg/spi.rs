@@ -4,9 +4,19 @@ use pgrx::datum::DatumWithOid;
 use pgrx::spi::{Spi, SpiClient, SpiHeapTupleData};
 
 use crate::error::{Error, Result};
+use crate::pg::session;
+
+/// Such a statement is given a transaction id before PostgreSQL sees that it cannot have one here, and says so in other words.
+fn not_in_recovery() -> Result<()> {
+    match session::in_recovery() {
+        true => Err(Error::InRecovery { what: "nothing can be written" }),
+        false => Ok(()),
+    }
+}
 
 /// Runs a statement that changes something.
 pub fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<()> {
+    not_in_recovery()?;
     Spi::run_with_args(sql, arguments).map_err(|e| Error::internal(e.to_string()))
 }
 
@@ -28,6 +38,7 @@ pub fn rows_now<T>(
     arguments: &[DatumWithOid<'_>],
     mut each: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::SpiError>,
 ) -> Result<Vec<T>> {
+    not_in_recovery()?;
     let query = |client: &mut SpiClient<'_>| -> std::result::Result<Vec<T>, pgrx::spi::SpiError> {
         client.update(sql, None, arguments)?.map(|row| each(&row)).collect()
     };

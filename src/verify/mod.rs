@@ -190,6 +190,13 @@ fn summary(
         1 => text += "; 1 key took over from a lost one",
         n => text += &format!("; {n} keys took over from lost ones"),
     }
+    let [doubts, committed, open] = incarnation::doubts()?;
+    if doubts > 0 {
+        text += &format!(
+            "; {doubts} transactions were in doubt when lives began: {committed} committed, {open} still open, {} without entries",
+            doubts - committed - open
+        );
+    }
     if guard_lifted > 0 {
         text += &format!("; the append-only guard was lifted {guard_lifted} times (custody.log, op GUARD_OFF)");
     }
