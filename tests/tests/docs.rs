@@ -47,6 +47,18 @@ fn the_page_on_keys_runs() {
 }
 
 #[test]
+fn the_page_on_lives_runs() {
+    let db = Db::clinic();
+    let mut superuser = db.superuser();
+    let text = include_str!("../../docs/lives.md").replace("\n   ", "\n");
+    let blocks = blocks(&text);
+    assert_eq!(blocks.len(), 6);
+    blocks.iter().for_each(|block| superuser.batch(block));
+    superuser.assert_valid();
+    assert_eq!(superuser.count("custody.incarnation"), 2);
+}
+
+#[test]
 fn the_readme_runs() {
     let db = Db::bare();
     let mut superuser = db.superuser();
