@@ -70,8 +70,11 @@ fn checkpoints_follow_one_another_and_prove_it() {
     assert_eq!(session.count("custody.checkpoint_leaf"), 5);
     assert_eq!(session.count("custody.checkpoint_head WHERE tenant = 'a'"), 4, "only where it moved");
     assert!(session.one::<bool>("SELECT custody.consistency_proof(0, 3) IS NULL AND custody.consistency_proof(2, 9) IS NULL AND custody.inclusion_proof(9) IS NULL"));
-    let summary: String = session.one("SELECT detail FROM custody.verify() LIMIT 1");
+    let pinned = "SELECT detail FROM custody.verify((SELECT fingerprint FROM custody.signing_key)) LIMIT 1";
+    let summary: String = session.one(pinned);
     assert!(summary.contains("checkpointed, up to the last of 5"), "{summary}");
+    let summary: String = session.one("SELECT detail FROM custody.verify() LIMIT 1");
+    assert!(summary.contains("assurance: chained"), "nobody vouches for the key that signed them: {summary}");
 }
 
 #[test]
