@@ -52,6 +52,13 @@ pub fn export(data: &[u8]) {
         let ours = parse_strict(ours.as_bytes()).expect("what the writer wrote is JSON");
         if said["record"] == "key" {
             said["fingerprint"] = ours["fingerprint"].clone();
+            // Records of before keys had ends lack these.
+            for member in ["from_lsn", "recovers", "ended", "until_lsn", "ended_by", "end_signature"] {
+                let absent = said.get(member).is_none();
+                if absent {
+                    said[member] = Value::Null;
+                }
+            }
         } else if said["format"].as_i64().is_some_and(|format| i16::try_from(format).is_err()) {
             said["format"] = i16::MAX.into();
         }

@@ -4,9 +4,11 @@ CREATE VIEW custody.stat_lanes AS
 SELECT l.objid::bigint AS lane, l.pid, p.gid AS prepared, coalesce(p.owner, a.usename) AS role, coalesce(p.prepared, a.xact_start) AS since
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
--- A prepared transaction has no process; its place among the sessions is -1, its number there that of the transaction.
-LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND p.transaction::text = pg_catalog.split_part(l.virtualtransaction, '/', 2)
-WHERE l.locktype = 'advisory' AND l.objsubid = 49239 AND l.classid = 0 AND l.granted
+-- A prepared transaction has no process, but the lock on its own id.
+LEFT JOIN LATERAL (SELECT p.* FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_prepared_xacts p ON p.transaction::text = x.transactionid::text
+                   WHERE x.locktype = 'transactionid' AND x.pid IS NULL AND x.virtualtransaction = l.virtualtransaction) p ON l.pid IS NULL
+-- 0xC057, which tells our locks from those of pg_advisory_lock, as a signed number.
+WHERE l.locktype = 'advisory' AND l.objsubid = -16297 AND l.classid = 0 AND l.granted
   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database());
 COMMENT ON VIEW custody.stat_lanes IS 'The transactions that write to the log just now, one lane each. Nobody waits for a lane; a prepared transaction that is never resolved keeps its own';
 COMMENT ON COLUMN custody.stat_lanes.prepared IS 'The name of the prepared transaction, if it is one';

@@ -65,6 +65,16 @@ struct Tally {
     ledger: Ledger,
 }
 
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.entries += other.entries;
+        self.signatures += other.signatures;
+        self.doubtful |= other.doubtful;
+        self.erases |= other.erases;
+        self.ledger.add(&other.ledger);
+    }
+}
+
 struct PartChain {
     id: ChainId,
     spans: Vec<Span>,
@@ -281,11 +291,7 @@ impl Whole {
     pub fn add(&mut self, part: Part) {
         for mut found in part.chains {
             let chain = self.chains.entry(found.id).or_default();
-            chain.tally.entries += found.tally.entries;
-            chain.tally.signatures += found.tally.signatures;
-            chain.tally.doubtful |= found.tally.doubtful;
-            chain.tally.erases |= found.tally.erases;
-            chain.tally.ledger.add(&found.tally.ledger);
+            chain.tally.add(&found.tally);
             // A chain in doubt is walked anyway: its spans need not be kept.
             if chain.tally.doubtful {
                 chain.spans.clear();
@@ -301,9 +307,7 @@ impl Whole {
     pub fn absorb(&mut self, other: Whole) {
         for (id, found) in other.chains {
             let chain = self.chains.entry(id).or_default();
-            chain.tally.entries += found.tally.entries;
-            chain.tally.signatures += found.tally.signatures;
-            chain.tally.doubtful |= found.tally.doubtful;
+            chain.tally.add(&found.tally);
             if chain.tally.doubtful {
                 chain.spans.clear();
                 continue;

@@ -222,6 +222,7 @@ fn a_standby_without_the_key_goes_on_with_one_that_nobody_vouches_for() {
         assert_eq!(p.count("custody.signing_key WHERE endorsement IS NOT NULL"), i64::from(vouched));
         let (verdict, found) = p.verify(&format!("pin => '{pin}'"));
         assert_eq!(verdict, if vouched { "valid" } else { "invalid" });
-        assert!(found.iter().all(|f| f.starts_with("key_not_valid")), "{found:?}");
+        assert!(found.iter().all(|f| f.starts_with("key_not_valid") || f == "key_recovered"), "{found:?}");
+        assert_eq!(found.iter().any(|f| f == "key_recovered"), !vouched, "{found:?}");
     }
 }
