@@ -80,6 +80,13 @@ def row_digest(salt, row_key, old, new):
     return _sha256(b"pg_custody/row/v1", f_bytes(salt), f_text(row_key), f_text(old), f_text(new))
 
 
+def baseline_digest(salt, columns):
+    """What stands for a row in a baseline of form `digest` (section 6): `columns` maps names to values, both as JSON texts."""
+    present = sorted((name.encode(), name, value) for name, value in columns.items() if value != "null")
+    fields = (f_text(part) for _, *pair in present for part in pair)
+    return f"{salt.hex()}:{_sha256(b'pg_custody/baseline/v1', f_bytes(salt), *fields).hex()}"
+
+
 def genesis_hash(incarnation, tenant, lane):
     """What stands in `prev_hash` of a chain's first entry (section 4)."""
     return _sha256(b"pg_custody/genesis/v1", f_uuid(incarnation), f_text(tenant), f_integer(lane))

@@ -191,6 +191,11 @@ class KnownAnswers(unittest.TestCase):
                 value = bytes.fromhex(value)
             self.assertEqual(encoders[vector["type"]](value).hex(), vector["encoded"])
 
+    def test_baseline_digest(self):
+        columns = {'"n"': "1.50", '"id"': "1", '"none"': "null", '"a\\"b"': '"x\\ty"'}
+        made = "000102030405060708090a0b0c0d0e0f:1f946e92642ecec1961acfb6356238f34323a5a9bac8b7b432292c6179b3c62c"
+        self.assertEqual(cc.baseline_digest(bytes(range(16)), columns), made)
+
     def test_keys(self):
         by_id = {key["key_id"]: key for key in self.answers["keys"]}
         for key in self.each("keys"):

@@ -15,6 +15,7 @@ pub mod json;
 pub mod key;
 pub mod key_file;
 pub mod policy;
+pub mod reconcile;
 pub mod redact;
 pub mod sweep;
 pub mod tlog;
