@@ -1,7 +1,7 @@
 //! pg_custody: tenant isolation, and an append-only, hash-chained, signed audit log, in PostgreSQL.
 //!
 //! Rooms: `tenant` (for whom a transaction acts, and the tables that are kept apart), `audit` (what is recorded, and how it gets into the log),
-//! `verify` (whether the log is whole), `evidence` (what others can hold against it), `coverage` (what policies mean), `gate` (what pipelines ask),
+//! `verify` (whether the log is whole), `reconcile` (whether tables are what it says), `evidence` (what others can hold against it), `coverage` (what policies mean), `gate` (what pipelines ask),
 //! `probe` (whether the isolation holds, by attempt), `guard` (what DDL may not do), `posture` (what is in force), `pg` (all that is unsafe).
 //! The bytes are made in `crates/core`.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
@@ -15,6 +15,7 @@ mod guard;
 mod pg;
 mod posture;
 mod probe;
+mod reconcile;
 mod settings;
 mod tenant;
 mod verify;

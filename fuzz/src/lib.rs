@@ -52,11 +52,10 @@ pub fn export(data: &[u8]) {
         let ours = parse_strict(ours.as_bytes()).expect("what the writer wrote is JSON");
         if said["record"] == "key" {
             said["fingerprint"] = ours["fingerprint"].clone();
-            // Records of before keys had ends lack these.
+            // Of a key that nobody replaced, these may be null or left out.
             for member in ["from_lsn", "recovers", "ended", "until_lsn", "ended_by", "end_signature"] {
-                let absent = said.get(member).is_none();
-                if absent {
-                    said[member] = Value::Null;
+                if said[member].is_null() && ours.get(member).is_none() {
+                    said.as_object_mut().expect("a record").remove(member);
                 }
             }
         } else if said["format"].as_i64().is_some_and(|format| i16::try_from(format).is_err()) {

@@ -89,9 +89,9 @@ $$;
 COMMENT ON FUNCTION custody.history(regclass, jsonb) IS 'One row''s life, in order, by its primary key: SELECT * FROM custody.history(''patients'', ''{"organization_id": "a", "id": 1}'')';
 GRANT SELECT (id, started_at) ON custody.incarnation TO custody_app;
 
-CREATE FUNCTION custody.audit(target regclass, exclude name[] DEFAULT '{}', redact name[] DEFAULT '{}') RETURNS void
+CREATE FUNCTION custody.audit(target regclass, exclude name[] DEFAULT '{}', redact name[] DEFAULT '{}', baseline text DEFAULT 'rows') RETURNS void
 LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_audit';
-COMMENT ON FUNCTION custody.audit(regclass, name[], name[]) IS 'Records every change of the table''s rows from now on, in partitions too. exclude: columns left out; redact: columns stored as a keyed digest. Refuses what it cannot record (UC032)';
+COMMENT ON FUNCTION custody.audit(regclass, name[], name[], text) IS 'Records every change of the table''s rows from now on, in partitions too. exclude: columns left out; redact: columns stored as a keyed digest; baseline: how the rows that are there are recorded (rows: one entry each with its image; digest: with a salted digest; none: custody.baseline later, while writers go on). Refuses what it cannot record (UC032)';
 CREATE FUNCTION custody.unaudit(target regclass) RETURNS void
 LANGUAGE c SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_unaudit';
 COMMENT ON FUNCTION custody.unaudit(regclass) IS 'Stops recording the table; what was recorded stays. Errors: UC033 not audited';

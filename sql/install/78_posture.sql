@@ -128,15 +128,7 @@ FROM (
   FROM pg_catalog.pg_db_role_setting d LEFT JOIN pg_catalog.pg_roles r ON r.oid = d.setrole
   WHERE d.setdatabase IN (0, (SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname = pg_catalog.current_database()))
     AND EXISTS (SELECT FROM pg_catalog.unnest(d.setconfig) c WHERE c ~* '^session_replication_role=(replica|local)$')
-) s HAVING pg_catalog.count(*) > 0
-UNION ALL
--- What later versions bring; a row goes when its function or table is there.
-SELECT b.id, b.promise, b.state, b.cause || ': not built in this version', b.remedy
-FROM (VALUES
-  ('no-reconcile', 'A7', 'not in force', 'holding tables against their log', 'reconcile', 'custody.history() shows single rows'))
-  AS b (id, promise, state, cause, wanted, remedy)
-WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = 'custody'::pg_catalog.regnamespace AND c.relname = b.wanted)
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc c WHERE c.pronamespace = 'custody'::pg_catalog.regnamespace AND c.proname = b.wanted);
+) s HAVING pg_catalog.count(*) > 0;
 COMMENT ON VIEW custody.posture_audit IS 'Internal, for custody.posture(): what weakens A1 to A3 and A5 to A7, and the recording of DDL';
 
 CREATE VIEW custody.posture_server AS

@@ -10,6 +10,6 @@ GRANT EXECUTE ON FUNCTION custody.coverage(), custody.unprotected_tables(), cust
   TO custody_auditor;
 GRANT EXECUTE ON FUNCTION custody.create_tenant(text, text), custody.bind_role(regrole, text), custody.unbind_role(regrole),
   custody.allow_assume(regrole, text[]), custody.protect(regclass, name, boolean), custody.unprotect(regclass), custody.register_shared(regclass, text),
-  custody.audit(regclass, name[], name[]), custody.unaudit(regclass), custody.require_context(), custody.capture(), custody.capture_truncate(),
+  custody.audit(regclass, name[], name[], text), custody.unaudit(regclass), custody.require_context(), custody.capture(), custody.capture_truncate(),
   custody.new_incarnation(text)
   TO custody_admin;

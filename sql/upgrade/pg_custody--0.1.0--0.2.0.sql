@@ -83,6 +83,15 @@ COMMENT ON COLUMN custody.log.erased IS 'Whether its row (row_key, old, new) was
 --@ 65_erase.sql
 DELETE FROM pg_catalog.pg_statistic WHERE starelid IN ('custody.entry'::pg_catalog.regclass, 'custody.entry_search'::pg_catalog.regclass);
 
+-- Baselines, and tables held against the log. What was audited before has none: custody.baseline takes it.
+DROP FUNCTION custody.audit(regclass, name[], name[]);
+CREATE FUNCTION custody.audit(target regclass, exclude name[] DEFAULT '{}', redact name[] DEFAULT '{}', baseline text DEFAULT 'rows') RETURNS void
+LANGUAGE c SET search_path = pg_catalog, pg_temp SET jit = off SET quote_all_identifiers = off AS 'MODULE_PATHNAME', 'custody_audit';
+COMMENT ON FUNCTION custody.audit(regclass, name[], name[], text) IS 'Records every change of the table''s rows from now on, in partitions too. exclude: columns left out; redact: columns stored as a keyed digest; baseline: how the rows that are there are recorded (rows: one entry each with its image; digest: with a salted digest; none: custody.baseline later, while writers go on). Refuses what it cannot record (UC032)';
+REVOKE ALL ON FUNCTION custody.audit(regclass, name[], name[], text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION custody.audit(regclass, name[], name[], text) TO custody_admin;
+--@ 64_reconcile.sql
+
 -- Coverage: the findings are new, view by view. So are the functions of the gate.
 DROP FUNCTION custody.coverage();
 DROP FUNCTION custody.unprotected_tables();

@@ -9,8 +9,8 @@ use crate::audit::key;
 use crate::audit::table::{self, Table, Treatment};
 use crate::audit::transaction::{self, Record, random_uuid};
 use crate::error::{Error, Result};
-use crate::pg::call::{Call, VOID, value};
-use crate::pg::row::{Event, Trigger, Tuple};
+use crate::pg::call::{Call, Oid, VOID, value};
+use crate::pg::row::{Event, Open, Trigger, Tuple};
 use crate::pg::session;
 use crate::sql_functions;
 
@@ -86,7 +86,9 @@ fn row_changed(table: &mut Table, trigger: &Trigger<'_>) -> Result<[Option<Recor
         (Some(old), Some(new)) => {
             let (from, to) = (images.tenant(&old), images.tenant(&new));
             let (key_before, key_after) = (images.key(&old), images.key(&new));
-            if from == to && key_before == key_after {
+            if crate::settings::sabotaged("lost_update") && from == to && key_before == key_after {
+                [None, None]
+            } else if from == to && key_before == key_after {
                 let (before, after) = images.changed(&old, &new, &to);
                 [Some(images.record("UPDATE", to, key_after, Some(before), Some(after))), None]
             } else {
@@ -125,6 +127,49 @@ fn truncated(trigger: &Trigger<'_>) -> Result<()> {
     let table = table.borrow();
     let names = (&*table.schema_name, &*table.table_name);
     transaction::record([Record::system("TRUNCATE", Some(names), format!("{{\"rows\":{count}}}"))])
+}
+
+/// A row as it would be recorded.
+pub struct Rendered<'a> {
+    /// Whose it is.
+    pub tenant: &'a Rc<str>,
+    /// Its key.
+    pub row_key: Option<&'a str>,
+    /// Its image.
+    pub image: &'a str,
+}
+
+/// Which columns an image has, and how those are digested that are.
+pub struct Only<'a> {
+    /// These columns; all, if none are given.
+    pub columns: Option<&'a [String]>,
+    /// The redaction key; without it redacted columns are left out.
+    pub redaction: Option<key::Secret>,
+}
+
+/// Renders every row that lies in a table itself, as the active snapshot sees it, until `each` says that it is enough.
+pub fn each_rendered(relid: Oid, only: &Only<'_>, mut each: impl FnMut(Rendered<'_>) -> Result<bool>) -> Result<()> {
+    let open = Open::table(relid);
+    let mut table = Table::look_up(relid, open.shape())?;
+    for (place, column) in table.shape.columns.iter().enumerate() {
+        let wanted = only.columns.is_none_or(|names| names.iter().any(|n| **n == *column.name));
+        let blind = table.treatment[place] == Treatment::Redacted && only.redaction.is_none();
+        if !wanted || blind {
+            table.treatment[place] = Treatment::Excluded;
+        }
+    }
+    open.each_row(|row| {
+        let (tenant, row_key, image) = {
+            let _pinned = table.shape.pin();
+            let mut images = Images { table: &mut table, redaction: only.redaction.clone() };
+            let tenant = images.tenant(&row);
+            let (row_key, image) = (images.key(&row), images.whole(&row, &tenant));
+            (tenant, row_key, image)
+        };
+        let goes_on = each(Rendered { tenant: &tenant, row_key: row_key.as_deref(), image: &image });
+        row_key.into_iter().chain([image]).for_each(give_back);
+        goes_on
+    })
 }
 
 /// Makes images of one table's rows. The settings must be pinned.

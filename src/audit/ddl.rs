@@ -5,7 +5,7 @@ use std::cell::Cell;
 use custody_core::json;
 
 use crate::audit::transaction::{self, Record};
-use crate::audit::{incarnation, register, table};
+use crate::audit::{baseline, incarnation, register, table};
 use crate::error::{Error, Result};
 use crate::pg::call::{Oid, VOID};
 use crate::pg::{scan, session, spi};
@@ -21,6 +21,8 @@ sql_functions! {
             carry_over()?;
             crate::guard::newcomers::take_in()
         })?;
+        // When it is known whether capture is whole: it is not while a dump is being restored.
+        watch(baseline::follow)?;
         Ok(VOID)
     };
     custody_on_drop, pg_finfo_custody_on_drop => |_| {
@@ -246,6 +248,7 @@ fn record_drops() -> Result<()> {
                 &[relid.into()],
             )?;
         }
+        baseline::forget(relid)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What is recorded: capture (from rows to facts), the transaction that chains, signs and writes them, keys and incarnations.
 
+pub mod baseline;
 pub mod capture;
 pub mod ddl;
 pub mod erase;

@@ -1,6 +1,8 @@
 //! custody.audit and unaudit: which tables are recorded; and the guard that keeps the log append-only.
 
-use crate::audit::{ddl, incarnation, table};
+use custody_core::reconcile::baseline::Form;
+
+use crate::audit::{baseline, ddl, incarnation, table};
 use crate::error::{Error, Result};
 use crate::pg::call::{Call, Oid, VOID};
 use crate::pg::row::Event;
@@ -13,7 +15,9 @@ sql_functions! {
     custody_audit, pg_finfo_custody_audit => |call: &mut Call| {
         let target: Oid = call.required(0, "target")?;
         let (exclude, redact) = (call.names(1, "exclude")?, call.names(2, "redact")?);
-        ddl::quietly(|| audit(target, &exclude, &redact))?;
+        // Of 0.1.0 come three arguments.
+        let form = call.optional::<String>(3).map_or(Ok(Form::Rows), |form| baseline::form(&form, "baseline"))?;
+        ddl::quietly(|| audit(target, &exclude, &redact, form))?;
         Ok(VOID)
     };
     custody_unaudit, pg_finfo_custody_unaudit => |call: &mut Call| {
@@ -49,7 +53,7 @@ sql_functions! {
 const CAPTURE: &str = "\"!custody_capture\"";
 const TRUNCATE: &str = "\"!custody_truncate\"";
 
-pub fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
+pub fn audit(target: Oid, exclude: &[String], redact: &[String], form: Form) -> Result<()> {
     owned(target)?;
     let name = session::relation_name(target);
     let refuse = |why: &str, hint: &str| {
@@ -172,6 +176,7 @@ pub fn audit(target: Oid, exclude: &[String], redact: &[String]) -> Result<()> {
     record_truncates(target)?;
     table::forget(0);
     ddl::know_partitions()?;
+    baseline::audited(target, form)?;
     ddl::note_changes()
 }
 
@@ -238,7 +243,8 @@ fn unaudit(target: Oid) -> Result<()> {
         )
     })?;
     session::as_owner(|| {
-        spi::run("DELETE FROM custody.capture_state s WHERE s.target OPERATOR(pg_catalog.=) $1", &[target.into()])
+        spi::run("DELETE FROM custody.capture_state s WHERE s.target OPERATOR(pg_catalog.=) $1", &[target.into()])?;
+        baseline::forget(Some(target))
     })?;
     if gone.is_empty() {
         return Err(Error::NotAudited { table: name });

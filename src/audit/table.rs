@@ -90,7 +90,8 @@ pub fn of(trigger: &Trigger<'_>) -> Result<Rc<RefCell<Table>>> {
 }
 
 impl Table {
-    fn look_up(relid: Oid, shape: Shape) -> Result<Self> {
+    /// An audited table, or a partition of one, by its oid.
+    pub fn look_up(relid: Oid, shape: Shape) -> Result<Self> {
         // Before the names are: what changes meanwhile is looked at again.
         let named_at = NAMES.get();
         let name = || session::relation_name(relid);

@@ -6,6 +6,7 @@ pub mod body;
 pub mod call;
 pub mod commands;
 pub mod context_setting;
+pub mod cursor;
 pub mod data;
 pub mod floor;
 pub mod guard;

@@ -119,32 +119,110 @@ impl<'a> Trigger<'a> {
 
     /// Every row of the table, newest committed state and our own changes. The caller's trigger holds an exclusive lock.
     pub fn each_row(&self, mut each: impl FnMut(Tuple<'_>) -> Result<()>) -> Result<()> {
-        // SAFETY: the relation is open; the snapshot is registered while it is used; each tuple is used before the next is read.
+        // SAFETY: the relation is open; the snapshot is registered while it is used.
         unsafe {
-            let relation = (*self.data).tg_relation;
             let snapshot = match crate::settings::sabotaged("truncate_snapshot") {
                 true => pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()),
                 false => pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()),
             };
-            let scan =
-                pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
-            // What rendering a row allocates goes before the next row.
-            let memory = data::memory(pg_sys::CurrentMemoryContext, c"pg_custody row");
-            loop {
-                let tuple = pg_sys::systable_getnext(scan);
-                let Some(tuple) = Tuple::of(tuple, (*relation).rd_att) else { break };
-                let outer = pg_sys::MemoryContextSwitchTo(memory);
-                let outcome = each(tuple);
-                pg_sys::MemoryContextSwitchTo(outer);
-                outcome?;
-                pg_sys::MemoryContextReset(memory);
-                pgrx::check_for_interrupts!();
-            }
-            pg_sys::MemoryContextDelete(memory);
-            pg_sys::systable_endscan(scan);
+            each_row((*self.data).tg_relation, snapshot, |row| each(row).map(|()| true))?;
             pg_sys::UnregisterSnapshot(snapshot);
         }
         Ok(())
+    }
+}
+
+/// Every row that a snapshot sees, until `each` says that it is enough.
+///
+/// # Safety
+/// The relation must be open and the snapshot registered.
+unsafe fn each_row(
+    relation: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    mut each: impl FnMut(Tuple<'_>) -> Result<bool>,
+) -> Result<()> {
+    // SAFETY: the caller's promise; each tuple is used before the next is read.
+    unsafe {
+        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
+        // What rendering a row allocates goes before the next row.
+        let memory = data::memory(pg_sys::CurrentMemoryContext, c"pg_custody row");
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            let Some(tuple) = Tuple::of(tuple, (*relation).rd_att) else { break };
+            let outer = pg_sys::MemoryContextSwitchTo(memory);
+            let outcome = each(tuple);
+            pg_sys::MemoryContextSwitchTo(outer);
+            let goes_on = outcome?;
+            pg_sys::MemoryContextReset(memory);
+            if !goes_on {
+                break;
+            }
+            pgrx::check_for_interrupts!();
+        }
+        pg_sys::MemoryContextDelete(memory);
+        pg_sys::systable_endscan(scan);
+    }
+    Ok(())
+}
+
+/// How a table is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Its definition stays.
+    Read,
+    /// Nor does another do this at the same time.
+    Alone,
+}
+
+/// Holds a table until the transaction ends.
+pub fn hold(relid: pg_sys::Oid, how: Hold) {
+    let lock = match how {
+        Hold::Read => pg_sys::AccessShareLock,
+        Hold::Alone => pg_sys::ShareUpdateExclusiveLock,
+    };
+    // SAFETY: within a transaction, whose end lets go of it.
+    unsafe { pg_sys::LockRelationOid(relid, lock as i32) };
+}
+
+/// A table, open for reading past row-level security: its rows as they lie.
+pub struct Open(pg_sys::Relation);
+
+impl Open {
+    /// Opens one; it stays locked until the transaction ends.
+    pub fn table(relid: pg_sys::Oid) -> Self {
+        // SAFETY: an error if there is no such table; closed in `drop`.
+        Self(unsafe { pg_sys::table_open(relid, pg_sys::AccessShareLock as i32) })
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> Shape {
+        // SAFETY: the relation is open.
+        unsafe { Shape::of(self.0) }
+    }
+
+    /// Every row that the active snapshot sees, until `each` says that it is enough. A partitioned table holds none itself.
+    pub fn each_row(&self, each: impl FnMut(Tuple<'_>) -> Result<bool>) -> Result<()> {
+        // SAFETY: the relation is open; the snapshot is registered while it is used.
+        unsafe {
+            if (*self.0).rd_tableam.is_null() {
+                return Ok(());
+            }
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetActiveSnapshot());
+            each_row(self.0, snapshot, each)?;
+            pg_sys::UnregisterSnapshot(snapshot);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // SAFETY: opened in `table`. After an error, PostgreSQL's abort lets go of it itself.
+        unsafe {
+            if !std::thread::panicking() {
+                pg_sys::table_close(self.0, pg_sys::NoLock as i32);
+            }
+        }
     }
 }
 

@@ -33,8 +33,8 @@ pub fn forget() {
 
 /// A row that a scan is at.
 pub struct Row<'a> {
-    values: &'a [pg_sys::Datum],
-    nulls: &'a [bool],
+    pub(super) values: &'a [pg_sys::Datum],
+    pub(super) nulls: &'a [bool],
 }
 
 impl Row<'_> {
@@ -42,6 +42,19 @@ impl Row<'_> {
     pub fn get<T: FromDatum>(&self, n: usize) -> Option<T> {
         // SAFETY: the callers, all in this crate, name the types that sql/install/20_tables.sql declares.
         unsafe { T::from_datum(*self.values.get(n - 1)?, *self.nulls.get(n - 1)?) }
+    }
+
+    /// A text column, without a copy where there is no need of one.
+    pub fn text(&self, n: usize) -> Option<&str> {
+        if *self.nulls.get(n - 1)? {
+            return None;
+        }
+        // SAFETY: as in `get`; what had to be fetched goes with the memory that rows are read in.
+        let bytes = unsafe {
+            let plain = pg_sys::pg_detoast_datum_packed(self.values.get(n - 1)?.cast_mut_ptr());
+            std::slice::from_raw_parts(pgrx::vardata_any(plain).cast::<u8>(), pgrx::varsize_any_exhdr(plain))
+        };
+        std::str::from_utf8(bytes).ok()
     }
 
     /// A uuid column.

@@ -99,6 +99,20 @@ pub fn with_new_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(outcome)
 }
 
+/// Does `work` with one snapshot of now, which sees what this transaction did so far: every query that changes nothing, and every
+/// table that is read in it (`row::Open`), shows the same state.
+pub fn at_one_moment<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: within a transaction. Pushing copies the snapshot; popped as in `with_new_snapshot`.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+    }
+    let outcome = work()?;
+    // SAFETY: pushed above, and what `work` pushed is popped.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    Ok(outcome)
+}
+
 /// Whether this transaction has written anything.
 pub fn has_written() -> bool {
     // SAFETY: reads transaction state.

@@ -59,6 +59,19 @@ fn the_page_on_lives_runs() {
 }
 
 #[test]
+fn the_page_on_reconciling_runs() {
+    let db = Db::new();
+    let mut superuser = db.superuser();
+    blocks(include_str!("../../docs/reconcile.md")).iter().for_each(|block| superuser.batch(block));
+    let found = |s: &mut custody_tests::Session, table: &str| -> Vec<String> {
+        let sql = "SELECT concat_ws(' ', verdict, row_key) FROM custody.reconcile($1::text::regclass)";
+        s.rows(sql, &[&table]).iter().map(|r| r.get(0)).collect()
+    };
+    assert_eq!(found(&mut superuser, "stock"), ["differs", "changed {\"id\":3}"]);
+    assert_eq!(found(&mut superuser, "large"), ["clean"]);
+}
+
+#[test]
 fn the_readme_runs() {
     let db = Db::bare();
     let mut superuser = db.superuser();

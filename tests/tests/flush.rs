@@ -17,7 +17,7 @@ type Seen = HashMap<String, (i64, Vec<u8>)>;
 /// The table's entries in order: their chain and number, and what tells them apart.
 fn read(s: &mut Session) -> Vec<(String, i64, Vec<u8>)> {
     let sql = "SELECT e.tenant || '/' || e.op || '/' || coalesce(e.new::json ->> 'id', e.row_key), e.seq, e.hash FROM custody.entry e
-        WHERE e.table_name = 'patients' AND e.op <> 'DDL' ORDER BY e.lsn, e.ordinal";
+        WHERE e.table_name = 'patients' AND e.op NOT IN ('DDL', 'SHAPE') ORDER BY e.lsn, e.ordinal";
     s.rows(sql, &[]).iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect()
 }
 
@@ -155,7 +155,7 @@ fn procedures_that_commit_and_roll_back() {
         "CREATE PROCEDURE work() LANGUAGE plpgsql AS $$ DECLARE n bigint; r record; BEGIN
            FOR i IN 1 .. 30 LOOP
              INSERT INTO clinic.patients VALUES ('a', i, 'x', NULL, CASE WHEN i % 4 = 0 THEN repeat('x', 1500000) END), ('b', i, NULL, NULL, NULL);
-             SELECT count(*) INTO n FROM custody.log WHERE table_name = 'patients' AND row_key ->> 'id' = i::text;
+             SELECT count(*) INTO n FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE' AND row_key ->> 'id' = i::text;
              IF n <> 2 THEN RAISE 'the log shows % entries, not 2', n; END IF;
              BEGIN INSERT INTO clinic.patients VALUES ('a', i + 100, NULL, NULL, {LARGE}); PERFORM FROM custody.entry; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END;
              IF i % 3 = 0 THEN ROLLBACK; ELSE COMMIT; END IF;
@@ -176,20 +176,20 @@ fn what_happens_at_commit() {
     let mut s = db.superuser();
     s.batch(&format!(
         "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN
-           SELECT count(*) INTO n FROM custody.log WHERE table_name = 'patients';
+           SELECT count(*) INTO n FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE';
            IF new.id < 100 THEN INSERT INTO clinic.patients VALUES (new.tenant_id, new.id + 100, 'late ' || n, NULL, {LARGE}); END IF;
            IF new.id > 100 THEN RETURN NULL; END IF;
            BEGIN INSERT INTO clinic.patients VALUES (new.tenant_id, new.id + 1000, 'never', NULL, {LARGE}); PERFORM FROM custody.entry; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END;
            RETURN NULL; END $$;
          CREATE CONSTRAINT TRIGGER late AFTER INSERT ON clinic.patients DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late();
-         CREATE FUNCTION write(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN UPDATE clinic.patients SET name = 'cursor' WHERE id = i; RETURN (SELECT count(*) FROM custody.log WHERE table_name = 'patients'); END $$"
+         CREATE FUNCTION write(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN UPDATE clinic.patients SET name = 'cursor' WHERE id = i; RETURN (SELECT count(*) FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'); END $$"
     ));
     s.batch("BEGIN; INSERT INTO clinic.patients SELECT 'a', i FROM generate_series(1, 10) i; SAVEPOINT x; INSERT INTO clinic.patients VALUES ('b', 50); ROLLBACK TO x; SELECT FROM custody.log; COMMIT");
     assert_eq!(read(&mut s).len(), 20);
     assert_replays(&mut s, "clinic.patients");
     s.assert_valid();
     // A cursor WITH HOLD runs to its end at commit, and writes.
-    s.batch("RESET ALL; BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT write(i) FROM generate_series(1, 5) i; DECLARE l CURSOR WITH HOLD FOR SELECT op FROM custody.log WHERE table_name = 'patients'; UPDATE clinic.patients SET name = 'before' WHERE id = 6; COMMIT");
+    s.batch("RESET ALL; BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT write(i) FROM generate_series(1, 5) i; DECLARE l CURSOR WITH HOLD FOR SELECT op FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'; UPDATE clinic.patients SET name = 'before' WHERE id = 6; COMMIT");
     assert_eq!(read(&mut s).len(), 26);
     let counts: Vec<i32> = s.rows("FETCH ALL FROM c", &[]).iter().map(|r| r.get(0)).collect();
     assert_eq!(counts, [22, 23, 24, 25, 26]);
@@ -223,26 +223,26 @@ fn every_road_to_the_log_in_mid_transaction() {
     let db = Db::clinic();
     let mut s = db.superuser();
     s.batch(&format!(
-        "CREATE FUNCTION seen() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM custody.log WHERE table_name = ''patients''); END';
-         CREATE FUNCTION seen_safe() RETURNS bigint LANGUAGE plpgsql STABLE PARALLEL SAFE AS 'BEGIN RETURN (SELECT count(*) FROM custody.log WHERE table_name = ''patients''); END';
+        "CREATE FUNCTION seen() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM custody.log WHERE table_name = ''patients'' AND op <> ''SHAPE''); END';
+         CREATE FUNCTION seen_safe() RETURNS bigint LANGUAGE plpgsql STABLE PARALLEL SAFE AS 'BEGIN RETURN (SELECT count(*) FROM custody.log WHERE table_name = ''patients'' AND op <> ''SHAPE''); END';
          CREATE TABLE thousand AS SELECT i FROM generate_series(1, 20000) i; ANALYZE thousand; CREATE MATERIALIZED VIEW mv AS SELECT * FROM custody.log;
          INSERT INTO clinic.patients VALUES ('a', 1, NULL, NULL, {LARGE})"
     ));
     let parallel = "SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0; SET LOCAL min_parallel_index_scan_size = 0; SET LOCAL force_parallel_mode = on";
     let roads = [
-        "SELECT count(*) FROM custody.log WHERE table_name = 'patients'",
+        "SELECT count(*) FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'",
         "SELECT seen()",
         "SELECT seen_safe()",
-        "SELECT count(*) FROM custody.export_log() AS l (line) WHERE l.line::json ->> 'table_name' = 'patients'",
-        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM custody.entry WHERE table_name = 'patients'",
-        "CREATE TEMP TABLE copied ON COMMIT DROP AS SELECT * FROM custody.log WHERE table_name = 'patients'; SELECT count(*) FROM copied; DROP TABLE copied",
-        "REFRESH MATERIALIZED VIEW mv; SELECT count(*) FROM mv WHERE table_name = 'patients'",
-        "DECLARE c CURSOR FOR SELECT count(*) FROM custody.log WHERE table_name = 'patients'; FETCH c; CLOSE c",
-        "DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT count(*) FROM custody.log WHERE table_name = 'patients'; FETCH c; CLOSE c",
-        "SELECT sum(e.n) FROM custody.verify() v, LATERAL (SELECT count(*) AS n FROM custody.entry WHERE table_name = 'patients' AND v.verdict = 'valid') e",
+        "SELECT count(*) FROM custody.export_log() AS l (line) WHERE l.line::json ->> 'table_name' = 'patients' AND l.line::json ->> 'op' <> 'SHAPE'",
+        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM custody.entry WHERE table_name = 'patients' AND op <> 'SHAPE'",
+        "CREATE TEMP TABLE copied ON COMMIT DROP AS SELECT * FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'; SELECT count(*) FROM copied; DROP TABLE copied",
+        "REFRESH MATERIALIZED VIEW mv; SELECT count(*) FROM mv WHERE table_name = 'patients' AND op <> 'SHAPE'",
+        "DECLARE c CURSOR FOR SELECT count(*) FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'; FETCH c; CLOSE c",
+        "DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT count(*) FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'; FETCH c; CLOSE c",
+        "SELECT sum(e.n) FROM custody.verify() v, LATERAL (SELECT count(*) AS n FROM custody.entry WHERE table_name = 'patients' AND op <> 'SHAPE' AND v.verdict = 'valid') e",
         "SELECT DISTINCT seen_safe() FROM thousand WHERE i % 1000 = 0",
-        "COPY (SELECT count(*) FROM custody.log WHERE table_name = 'patients') TO '/dev/null'; SELECT seen()",
-        "SELECT (SELECT count(*) FROM custody.history('clinic.patients', '{\"tenant_id\": \"a\", \"id\": 1}')) + (SELECT count(*) FROM custody.entry WHERE table_name = 'patients' AND row_key NOT LIKE '%:1}')",
+        "COPY (SELECT count(*) FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE') TO '/dev/null'; SELECT seen()",
+        "SELECT (SELECT count(*) FROM custody.history('clinic.patients', '{\"tenant_id\": \"a\", \"id\": 1}')) + (SELECT count(*) FROM custody.entry WHERE table_name = 'patients' AND op <> 'SHAPE' AND row_key NOT LIKE '%:1}')",
         "SELECT sum(seq) FROM (SELECT max(seq) AS seq FROM custody.heads() WHERE tenant IN ('a', 'b') GROUP BY tenant, lane) h",
     ];
     let (mut expected, mut id) = (1i64, 1);
@@ -294,11 +294,11 @@ fn the_log_read_while_its_table_is_being_written() {
     let db = Db::clinic();
     let mut s = db.superuser();
     s.batch(&format!(
-        "CREATE FUNCTION seen() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM custody.log WHERE table_name = ''patients''); END';
+        "CREATE FUNCTION seen() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM custody.log WHERE table_name = ''patients'' AND op <> ''SHAPE''); END';
          INSERT INTO clinic.patients VALUES ('a', 1, 'first');
          INSERT INTO clinic.patients SELECT 'a', i, seen() FROM generate_series(2, 5) i;
          UPDATE clinic.patients SET name = name || ' ' || seen();
-         INSERT INTO clinic.patients SELECT tenant, (seq + 100)::int, seen(), NULL, {LARGE} FROM custody.log WHERE table_name = 'patients'"
+         INSERT INTO clinic.patients SELECT tenant, (seq + 100)::int, seen(), NULL, {LARGE} FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE'"
     ));
     // A statement's rows are recorded when it ends, so it saw what was there before.
     assert_eq!(
@@ -308,7 +308,7 @@ fn the_log_read_while_its_table_is_being_written() {
     assert_eq!(s.one::<String>("SELECT string_agg(DISTINCT name, ',') FROM clinic.patients WHERE id > 100"), "10");
     // In the body of a loop over the log itself, which goes over what was there when it began.
     s.batch(
-        "DO $$ DECLARE r record; n int := 0; BEGIN FOR r IN SELECT seq FROM custody.entry WHERE table_name = 'patients' LOOP
+        "DO $$ DECLARE r record; n int := 0; BEGIN FOR r IN SELECT seq FROM custody.entry WHERE table_name = 'patients' AND op <> 'SHAPE' LOOP
            UPDATE clinic.patients SET name = 'loop' WHERE id = 1 AND tenant_id = 'a'; PERFORM FROM custody.log; n := n + 1; END LOOP; IF n <> 20 THEN RAISE 'went % times', n; END IF; END $$",
     );
     // Read by triggers of the same table, in blocks that fail, at every row.
@@ -335,8 +335,8 @@ fn the_log_read_while_its_table_is_being_written() {
 fn cursors_on_the_log_stand_still() {
     let db = Db::clinic();
     let mut s = db.superuser();
-    s.batch("BEGIN; INSERT INTO clinic.patients VALUES ('a', 1), ('b', 2); DECLARE outer_one CURSOR FOR SELECT row_key ->> 'id' FROM custody.log WHERE table_name = 'patients' ORDER BY lsn, ordinal;
-             SAVEPOINT s; INSERT INTO clinic.patients VALUES ('a', 3); DECLARE inner_one SCROLL CURSOR FOR SELECT row_key ->> 'id' FROM custody.log WHERE table_name = 'patients' ORDER BY lsn, ordinal");
+    s.batch("BEGIN; INSERT INTO clinic.patients VALUES ('a', 1), ('b', 2); DECLARE outer_one CURSOR FOR SELECT row_key ->> 'id' FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE' ORDER BY lsn, ordinal;
+             SAVEPOINT s; INSERT INTO clinic.patients VALUES ('a', 3); DECLARE inner_one SCROLL CURSOR FOR SELECT row_key ->> 'id' FROM custody.log WHERE table_name = 'patients' AND op <> 'SHAPE' ORDER BY lsn, ordinal");
     assert_eq!(s.rows("FETCH 1 FROM inner_one", &[]).len(), 1);
     s.batch(&format!("INSERT INTO clinic.patients SELECT 'b', i, NULL, NULL, {LARGE} FROM generate_series(10, 15) i"));
     assert_eq!(s.rows("FETCH ALL FROM inner_one", &[]).len(), 2);

@@ -10,6 +10,7 @@ use crate::pg::{session, spi};
 use crate::tenant::protect::facts::Facts;
 use crate::tenant::protect::plan::{REPORT, Way, function, plan, quote_ident};
 use crate::tenant::protect::{known, protect, quote_literal};
+use custody_core::reconcile::baseline::Form;
 
 /// A line of the report.
 pub struct Line {
@@ -332,7 +333,7 @@ fn one_table(
     if audit && !table.audited {
         let outcome = match dry_run {
             true => Ok(()),
-            false => register::audit(table.relid, &[], &[]),
+            false => register::audit(table.relid, &[], &[], Form::Rows),
         };
         let words = match outcome {
             Ok(()) if dry_run => "would be audited".to_owned(),

@@ -122,6 +122,10 @@ impl Replay {
             self.defined.insert(xid);
             return Ok(());
         }
+        // What is recorded of rows that did not change: check.rs holds it against the tables, by custody.reconcile().
+        if entry.op == "SHAPE" || entry.op == "BASELINE" {
+            return Ok(());
+        }
         if (schema, table) == ("public", "shape") {
             return self.mark(xid, entry);
         }
