@@ -7,6 +7,7 @@ mod copy;
 mod policy;
 mod policy_cost;
 mod policy_live;
+mod reconcile;
 mod tenants;
 mod tpcb;
 mod verify;
@@ -24,7 +25,7 @@ pub struct Section {
     pub run: fn(&Bench, &mut Report) -> Result<()>,
 }
 
-pub const SECTIONS: [Section; 12] = [
+pub const SECTIONS: [Section; 13] = [
     Section {
         name: "tpcb",
         about: "pgbench's own transaction, scale 20, 8 clients, four audited tables",
@@ -44,6 +45,11 @@ pub const SECTIONS: [Section; 12] = [
         name: "verify",
         about: "1,000,000 entries and 100,000 signatures, and verification while others write",
         run: verify::run,
+    },
+    Section {
+        name: "reconcile",
+        about: "a table of 1,000,000 rows held against its log, and what its baseline takes",
+        run: reconcile::run,
     },
     Section {
         name: "policy",
