@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use custody_core::reconcile::baseline::{Form, Names, Shape};
 use custody_core::reconcile::history::{Described, History, Position};
-use custody_core::reconcile::tally::{Detail, Entry, Finding, OPS, Reader, Secret, Sink, Sums, Untold, Verdict};
+use custody_core::reconcile::tally::{Detail, Entry, Finding, OPS, Reader, Secret, Sink, Sums, Untold, Verdict, sort};
 
 use crate::audit::baseline;
 use crate::audit::capture::{Only, each_rendered};
@@ -225,6 +225,7 @@ fn compare(target: Oid) -> Result<Outcome> {
         let count = findings.len();
         tell(&mut sides.told, || format!("looked again at {looked} of {looks} parts, found {count} rows so far"));
     }
+    sort(&mut findings);
     let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
     let (changed, added, removed) = (count(Verdict::Changed), count(Verdict::Added), count(Verdict::Removed));
     let unknown = count(Verdict::Unknown);

@@ -395,6 +395,11 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// In order: by tenant and key.
+pub fn sort(findings: &mut [Finding]) {
+    findings.sort_by(|a, b| (&a.tenant, &a.row_key, a.verdict).cmp(&(&b.tenant, &b.row_key, b.verdict)));
+}
+
 /// What is left of one row.
 #[derive(Default)]
 struct Left {
@@ -485,7 +490,6 @@ impl<'a> Detail<'a> {
             let row_key = self.reader.keyed.then_some(left.row);
             found.push(Finding { verdict, tenant: left.tenant, row_key, detail });
         }
-        found.sort_by(|a, b| (&a.tenant, &a.row_key, a.verdict).cmp(&(&b.tenant, &b.row_key, b.verdict)));
         found
     }
 }

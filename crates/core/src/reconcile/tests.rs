@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use super::baseline::{Column, Covers, Form, Names, Shape, digest_of};
 use super::history::{Described, History, Position, Snapshot};
 use super::image::each_field;
-use super::tally::{Detail, Entry, Finding, Reader, Secret, Sums, Verdict};
+use super::tally::{Detail, Entry, Finding, Reader, Secret, Sums, Verdict, sort};
 
 fn names(table: &str) -> Names {
     Names { schema: "s".into(), table: table.into() }
@@ -55,6 +55,7 @@ fn find(history: &History, keyed: bool, log: &[Change<'_>], live: &[(Option<&str
         live.iter().for_each(|(key, image)| assert!(reader.live("a", *key, image, &mut detail)));
         found.extend(detail.findings(&HashSet::new()));
     }
+    sort(&mut found);
     found
 }
 
