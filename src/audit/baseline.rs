@@ -203,7 +203,7 @@ fn record_shape(names: &Names, shape: &Shape) -> Result<()> {
 fn record_rows(holders: &[Oid], columns: Option<&[String]>, form: Form) -> Result<u64> {
     let mut count = 0;
     for relid in holders {
-        let only = Only { columns, redaction: Some(key::redaction_key(transaction::incarnation()?)?) };
+        let only = Only { columns, redaction: Some(transaction::redaction_key()?) };
         let names = session::as_owner(|| root_names(*relid))?;
         each_rendered(*relid, &only, |row| {
             let new = match form {
@@ -423,17 +423,18 @@ fn holds_rows(relid: Oid) -> Result<bool> {
 
 /// The redaction key, if digests of everything that counts were made with it.
 pub fn redaction() -> Result<Option<key::Secret>> {
-    // A life whose key nobody vouched for has a redaction key of its own (`key::make`).
+    // A life whose key nobody vouched for has a redaction key of its own (`key::make`), and so may one that goes on after a loss.
     const STRANGERS: &str = "WITH RECURSIVE line (id) AS (
           SELECT i.incarnation FROM custody.instance i
           UNION
           SELECT n.parent FROM line l JOIN custody.incarnation n ON n.id OPERATOR(pg_catalog.=) l.id
           JOIN custody.signing_key k ON k.incarnation OPERATOR(pg_catalog.=) l.id AND k.predecessor IS NOT NULL
           WHERE n.parent IS NOT NULL)
-        SELECT 1 FROM custody.incarnation n WHERE NOT EXISTS (SELECT FROM line l WHERE l.id OPERATOR(pg_catalog.=) n.id) LIMIT 1";
+        SELECT 1 FROM custody.incarnation n WHERE NOT EXISTS (SELECT FROM line l WHERE l.id OPERATOR(pg_catalog.=) n.id)
+        UNION ALL SELECT 1 FROM custody.signing_key k WHERE k.recovers IS NOT NULL LIMIT 1";
     if !spi::rows(STRANGERS, &[], |_| Ok(()))?.is_empty() {
         return Ok(None);
     }
     let Some(id) = incarnation::written()? else { return Ok(None) };
-    Ok(key::redaction_key(id).ok())
+    Ok(key::current(id).and_then(|key_id| key::redaction_key(&key_id)).ok())
 }
