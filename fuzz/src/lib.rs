@@ -38,7 +38,7 @@ pub const LOG: &str = include_str!("../seeds/export/log.jsonl");
 pub const HEADS: &str = include_str!("../seeds/heads/heads.json");
 pub const PIN: &str = "2ac1164af74f2b109db11d60e421ccaf55d5e1c1dd71447aa94bbf266a8a56c9";
 
-/// What is read is what the JSON says; what verifies against the heads and the pin has the entries that were written.
+/// What is read is what the JSON says; what verifies against the heads and the pin has all entries that were written.
 pub fn export(data: &[u8]) {
     let limit = 1 << 20;
     let Some(written) = rewrite(data, limit) else {
@@ -70,8 +70,9 @@ pub fn export(data: &[u8]) {
     let heads = export::read_heads(HEADS.as_bytes()).expect("our own heads");
     let verify = |export| export::verify(export, Some(&[PIN.to_owned()]), heads).expect("it was read just now");
     if verify(Reader::with_limit(data, limit)).findings.is_empty() {
-        let entries = written.iter().filter(|line| line.starts_with("{\"record\": \"entry\""));
-        assert!(entries.eq(LOG.split_inclusive('\n').filter(|line| line.starts_with("{\"record\": \"entry\""))));
+        // Other vectors are signed with the same keys, and go on from there.
+        let mut kept = LOG.split_inclusive('\n').filter(|line| line.starts_with("{\"record\": \"entry\""));
+        assert!(kept.all(|entry| written.iter().any(|line| line == entry)));
     }
 }
 

@@ -6,8 +6,9 @@ COMMENT ON FUNCTION custody.flush_wal() IS 'Internal: brings to the server''s di
 REVOKE ALL ON FUNCTION custody.flush_wal() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION custody.flush_wal() TO custody_auditor;
 
+-- In these, workers of a parallel query would not see what this transaction's own flush wrote.
 CREATE OR REPLACE FUNCTION custody.heads() RETURNS TABLE (incarnation uuid, tenant text, lane integer, seq bigint, hash text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET max_parallel_workers_per_gather = 0 AS $$
   SELECT custody.flush_wal();
   -- From chain to chain along the index, however long each is.
   WITH RECURSIVE chain AS (
@@ -25,7 +26,7 @@ $$;
 COMMENT ON FUNCTION custody.heads() IS 'The end of every chain. Keep SELECT jsonb_agg(h) FROM custody.heads() h outside the database: held against it, custody.verify(heads) finds a chain that was cut short or rewritten';
 
 CREATE OR REPLACE FUNCTION custody.export_log(tenant text DEFAULT NULL) RETURNS SETOF text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET max_parallel_workers_per_gather = 0 AS $$
   SELECT custody.flush_wal();
   SELECT json_build_object('record', 'key', 'key_id', k.key_id, 'incarnation', k.incarnation, 'public_key', encode(k.public_key, 'hex'),
            'fingerprint', k.fingerprint, 'predecessor', k.predecessor, 'endorsement', encode(k.endorsement, 'hex'),

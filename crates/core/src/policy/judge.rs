@@ -1031,11 +1031,11 @@ impl Judge<'_> {
         };
         match o.label.as_str() {
             "VAR" => {
-                let mut at = Some(scope);
-                for _ in nested..o.number("varlevelsup").unwrap_or(0) {
-                    at = at.and_then(|s| s.outer);
-                }
-                o.number("varlevelsup").unwrap_or(0) >= nested && at.is_none_or(|s| s.query.is_none())
+                let above = o.number("varlevelsup").unwrap_or(0).saturating_sub(nested);
+                // No further than there are scopes, however many levels a tree claims.
+                let mut scopes = std::iter::successors(Some(scope), |s| s.outer);
+                above >= 0
+                    && usize::try_from(above).is_ok_and(|above| scopes.nth(above).is_none_or(|s| s.query.is_none()))
             }
             "PARAM" => argument(o, scope).is_some_and(|(node, scope)| self.mentions(node, scope, 0)),
             "QUERY" => o.children().any(|n| self.mentions(n, scope, nested + 1)),
