@@ -535,7 +535,8 @@ fn a_rolled_back_installation_leaves_no_key() {
     assert_eq!(db.superuser().fails("DROP EXTENSION pg_custody CASCADE"), "UC066");
     assert_eq!(s.count("custody.log WHERE table_name = 'patients' AND op = 'INSERT'"), 1);
     s.assert_valid();
-    assert_eq!(db.app().fails("SET custody.drop_log = on"), "42501");
+    s.batch(&format!("CREATE ROLE {0} LOGIN IN ROLE custody_app", db.app_name()));
+    assert_eq!(db.app().fails("SELECT custody.tenant(); SET custody.drop_log = on"), "42501");
     s.batch("BEGIN; SET LOCAL custody.drop_log = on; DROP EXTENSION pg_custody CASCADE; COMMIT; DROP TABLE patients");
     s.batch("CREATE EXTENSION pg_custody");
     // What this transaction recorded would be lost with the log that it was to be written to.

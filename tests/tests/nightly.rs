@@ -69,7 +69,8 @@ fn a_monitor_sees_what_is_written_and_what_was_checked() {
         ),
         1
     );
-    superuser.batch("COMMIT; COMMIT PREPARED 'monitored'");
+    superuser.batch("COMMIT");
+    superuser.batch("COMMIT PREPARED 'monitored'");
     assert_eq!(metric(&mut session, "lanes_held"), Some(0.0));
 
     superuser.batch("CALL custody.checkpoint()");

@@ -215,6 +215,6 @@ fn transactions_that_are_open_when_a_life_is_started_by_hand_end_in_the_old_one(
     assert!(said.contains("1 committed, 0 still open, 1 without entries"), "{said}");
     s.batch("INSERT INTO clinic.patients VALUES ('a', 3, 'x')");
     let own = "custody.entry JOIN custody.instance USING (incarnation) WHERE table_name = 'patients'";
-    assert_eq!((s.count("custody.entry WHERE table_name = 'patients'"), s.count(own)), (3, 1));
+    assert_eq!((s.count("custody.entry WHERE table_name = 'patients' AND op <> 'SHAPE'"), s.count(own)), (3, 1));
     s.assert_valid();
 }
